@@ -1,0 +1,229 @@
+"""What was measured, what was reconstructed, and the exceptions: plain containers that every layer shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.errors import DipmedError, ShapeError
+
+__all__ = [
+    "DipmedError",
+    "DivergedError",
+    "FormatError",
+    "GeometryError",
+    "ImageVolume",
+    "KSpaceScan",
+    "MissingExtra",
+    "OutputError",
+    "Reconstruction",
+    "SequenceFigures",
+    "ShapeError",
+    "StopReason",
+]
+
+Complex64 = NDArray[np.complex64]
+
+
+class FormatError(DipmedError):
+    """A file that is not what it should be: truncated, of another format, or inconsistent."""
+
+
+class GeometryError(DipmedError):
+    """Positions or orientations that are missing, contradictory or impossible."""
+
+
+class DivergedError(DipmedError):
+    """A fit that became NaN or exploded, also after its restart at a lower rate."""
+
+
+class OutputError(DipmedError):
+    """A result that cannot be written: it exists, its folder does not, or the disk is full."""
+
+
+class MissingExtra(DipmedError):
+    """A feature whose optional dependency is not installed; the message names the extra."""
+
+
+@dataclass(frozen=True)
+class SequenceFigures:
+    """Figures of the pulse sequence, None where the file does not say.
+
+    Times are in seconds, angles in radians, the field in tesla; several echoes or angles are several entries.
+    """
+
+    field_strength_t: float | None = None
+    repetition_times_s: tuple[float, ...] = ()
+    echo_times_s: tuple[float, ...] = ()
+    inversion_times_s: tuple[float, ...] = ()
+    flip_angles_rad: tuple[float, ...] = ()
+    echo_spacings_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class KSpaceScan:
+    """One MRI measurement, as it was measured: nothing is guessed, what was assumed is in `assumptions`.
+
+    Parameters
+    ----------
+    kspace
+        complex64. Cartesian: ``(frame, slice, coil, x, y)``, or ``(frame, 1, coil, x, y, z)`` for a 3-D
+        acquisition; x is the readout, y and z are phase encodes; zero where not sampled; the centre of k-space
+        is at index ``n // 2``. Non-Cartesian: ``(frame, slice, coil, sample)``.
+    mask
+        Which locations were sampled, bool, ``(frame, slice, x, y[, z])``; None for non-Cartesian.
+    affine
+        4x4, voxel index of the image of shape `image_shape` (plus slice) to RAS in mm.
+    image_shape
+        ``(x, y[, z])`` of the image to reconstruct, after the removal of oversampling; for a 2-D scan the
+        slice axis is not part of it.
+    source
+        Name of the file format, e.g. ``"ismrmrd"``.
+    frame_labels
+        For each frame what distinguishes it, e.g. ``{"contrast": 0, "repetition": 3}``.
+    trajectory
+        Non-Cartesian: float32 ``(frame, sample, dimension)`` in cycles per field of view, None otherwise.
+    noise_covariance
+        Coil noise covariance, complex ``(coil, coil)``, of one complex k-space sample (``E[n nᴴ]``), in the units
+        of `kspace` after averaging; None when the file has no noise measurement.
+    calibration
+        A separate, fully sampled reference acquisition, laid out as `kspace` with one frame; zero outside; None
+        when there is none (the centre of `kspace` then has to do).
+    sequence
+        Figures of the pulse sequence.
+    assumptions
+        What the file did not say and the reader had to assume, one sentence each.
+    notes
+        What the reader did or left out, one sentence each (e.g. other measurements in the file).
+    """
+
+    kspace: Complex64
+    mask: NDArray[np.bool_] | None
+    affine: NDArray[np.float64]
+    image_shape: tuple[int, ...]
+    source: str
+    frame_labels: tuple[dict[str, int], ...] = ({},)
+    trajectory: NDArray[np.float32] | None = None
+    noise_covariance: NDArray[np.complex128] | None = None
+    calibration: Complex64 | None = None
+    sequence: SequenceFigures = field(default_factory=SequenceFigures)
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = "(frame, slice, coil, x, y), (frame, 1, coil, x, y, z)"
+        if self.is_cartesian:
+            if self.kspace.ndim not in (5, 6):
+                raise ShapeError(f"Cartesian k-space must be {expected}, got {self.kspace.shape}")
+            if self.kspace.ndim == 6 and self.kspace.shape[1] != 1:
+                raise ShapeError(f"3-D k-space holds one slab, (frame, 1, coil, x, y, z), got {self.kspace.shape}")
+            sampled = self.kspace.shape[:2] + self.kspace.shape[3:]
+            if self.mask is None or self.mask.shape != sampled:
+                came = None if self.mask is None else self.mask.shape
+                raise ShapeError(
+                    f"the sampling mask must be {sampled} like the k-space {self.kspace.shape}, got {came}"
+                )
+            if len(self.image_shape) != self.ndim:
+                raise ShapeError(f"image_shape must have {self.ndim} sizes, got {self.image_shape}")
+        elif self.kspace.ndim != 4:
+            raise ShapeError(f"non-Cartesian k-space must be (frame, slice, coil, sample), got {self.kspace.shape}")
+        if self.affine.shape != (4, 4):
+            raise GeometryError(f"the affine must be 4x4, got {self.affine.shape}")
+        if len(self.frame_labels) != self.n_frames:
+            raise ShapeError(f"{self.n_frames} frames need as many labels, got {len(self.frame_labels)}")
+
+    @property
+    def is_cartesian(self) -> bool:
+        return self.trajectory is None
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3: the dimensions that one image is encoded in."""
+        return self.kspace.ndim - 3 if self.trajectory is None else self.trajectory.shape[-1]
+
+    @property
+    def n_frames(self) -> int:
+        return self.kspace.shape[0]
+
+    @property
+    def n_slices(self) -> int:
+        return self.kspace.shape[1]
+
+    @property
+    def n_coils(self) -> int:
+        return self.kspace.shape[2]
+
+    @property
+    def matrix_shape(self) -> tuple[int, ...]:
+        """``(x, y[, z])`` of the encoded matrix; for non-Cartesian scans the image's."""
+        return self.kspace.shape[3:] if self.is_cartesian else self.image_shape
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked again."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class ImageVolume:
+    """An image with its place in the patient.
+
+    Parameters
+    ----------
+    data
+        ``(x, y, z)`` or ``(x, y, z, frame)``, real or complex.
+    affine
+        4x4, voxel index to RAS in mm.
+    """
+
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.data.ndim not in (3, 4):
+            raise ShapeError(f"a volume is (x, y, z) or (x, y, z, frame), got {self.data.shape}")
+        if self.affine.shape != (4, 4):
+            raise GeometryError(f"the affine must be 4x4, got {self.affine.shape}")
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why a fit ended: the rule that decided, the iteration whose result was taken, and a sentence."""
+
+    rule: str
+    iteration: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What every reconstructor returns for one ``(y, A)``.
+
+    Parameters
+    ----------
+    image
+        ``(1, x, y[, z])`` complex, in the units of ``y``.
+    method
+        Name as on the command line.
+    stop
+        Why it ended; for direct methods the rule is ``"converged"`` or ``"direct"``.
+    iterations
+        How many iterations were run in all.
+    seconds
+        Wall time of the call.
+    curves
+        For each watched quantity its ``(iteration, value)`` pairs.
+    scale
+        Factor that the data were multiplied by inside, already undone in `image`.
+    """
+
+    image: Tensor
+    method: str
+    stop: StopReason
+    iterations: int
+    seconds: float
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    scale: float = 1.0
