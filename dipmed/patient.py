@@ -85,6 +85,28 @@ def default_affine(voxel_mm: Sequence[float], shape: Sequence[int]) -> NDArray[n
     return _affine(np.diag(voxel), np.zeros(3), _centre(shape))
 
 
+def picture_affine(voxel_mm: Sequence[float], shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the affine of slices of unknown place that are stored as pictures, rows first.
+
+    The first axis runs down the picture, from the front of the patient to the back, the second across it, from the
+    patient's right to the left: an axial slice as a doctor looks at it. The central voxel is at the origin.
+
+    Parameters
+    ----------
+    voxel_mm
+        Voxel size down, across and between slices, in mm.
+    shape
+        Voxels along these.
+
+    Raises
+    ------
+    GeometryError
+        When a voxel size is not a positive number.
+    """
+    down, across, up = (0, -1, 0), (-1, 0, 0), (0, 0, 1)
+    return _affine(np.array([down, across, up]).T * _voxel_sizes(voxel_mm), np.zeros(3), _centre(shape))
+
+
 def affine_from_mrd(geometry: MrdGeometry, shape: Sequence[int]) -> NDArray[np.float64]:
     """Return the affine (to RAS, in mm) of a volume of ``shape`` (x, y, z) whose place ISMRMRD describes.
 

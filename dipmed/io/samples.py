@@ -1,0 +1,130 @@
+"""Checks of measured samples, and where their centre is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipmed.scan import Complex64, FormatError, ShapeError
+
+_MARGIN = 2.0  # how many times more energy the corner must hold before the centre is given up
+
+
+def check_samples(array: NDArray[Any], what: str) -> Complex64:
+    """Return k-space as complex64 after making sure that it can be one.
+
+    Raises
+    ------
+    FormatError
+        When it is real, empty, not finite, zero throughout, or beyond single precision.
+    """
+    if array.dtype.kind != "c":
+        raise FormatError(
+            f"{what} holds {array.dtype} numbers, but k-space is complex; "
+            "store it as one complex array (real part + 1j * imaginary part)"
+        )
+    if array.size == 0:
+        raise FormatError(f"{what} is empty, its shape is {array.shape}")
+    with np.errstate(over="ignore"):
+        kspace: Complex64 = array.astype(np.complex64)
+    n_bad = kspace.size - int(np.isfinite(kspace).sum())
+    if n_bad:
+        raise FormatError(
+            f"{n_bad} of {kspace.size} samples of {what} are NaN, infinite or beyond single precision; "
+            "export the k-space again"
+        )
+    if not kspace.any():
+        raise FormatError(f"all {kspace.size} samples of {what} are zero; there is nothing to reconstruct")
+    return kspace
+
+
+def sampled_locations(kspace: Complex64) -> NDArray[np.bool_]:
+    """Take every location as sampled where any coil is not exactly zero.
+
+    ``(frame, slice, coil, x, y[, z])`` to ``(frame, slice, x, y[, z])``.
+    """
+    return (kspace != 0).any(axis=2)
+
+
+def as_mask(array: NDArray[Any], what: str) -> NDArray[np.bool_]:
+    """Return a mask as bool after making sure that it holds nothing but 0 and 1.
+
+    Raises
+    ------
+    FormatError
+        When there are other values, or when nothing at all is sampled.
+    """
+    if array.dtype.kind not in "biufc" or not np.isin(array, (0, 1)).all():
+        raise FormatError(f"{what} should hold 0 (not sampled) and 1 (sampled) alone")
+    mask = array.astype(bool) if array.dtype.kind != "c" else array.real.astype(bool)
+    if not mask.any():
+        raise FormatError(f"{what} says that nothing was sampled")
+    return mask
+
+
+def fit_mask(mask: NDArray[np.bool_], kspace: Complex64, what: str) -> NDArray[np.bool_]:
+    """Repeat a mask over the axes in front that it does not have.
+
+    ``(y,)``, ``(x, y)``, ``(slice, x, y)`` or the like to ``(frame, slice, x, y[, z])`` of the k-space
+    ``(frame, slice, coil, x, y[, z])``.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes do not fit.
+    """
+    shape = kspace.shape[:2] + kspace.shape[3:]
+    try:
+        return np.broadcast_to(mask, shape).copy()
+    except ValueError:
+        raise ShapeError(
+            f"{what} has the shape {mask.shape}; expected that of the k-space, {shape} (frame, slice, x, y[, z]), "
+            "or the last axes of it"
+        ) from None
+
+
+def find_centre(energy: NDArray[Any], half_widths: tuple[int, ...], otherwise: str) -> str:
+    """Say where most of the energy lies, ``"centre"`` (index ``n // 2``) or ``"corner"`` (index 0).
+
+    Parameters
+    ----------
+    energy
+        Energy at each location.
+    half_widths
+        For each axis how far the two windows that are compared reach from their middle.
+    otherwise
+        The answer when neither window holds clearly more.
+    """
+
+    def inside(middle_of: tuple[int, ...]) -> float:
+        windows = [
+            np.arange(middle - half, middle + half + 1) % n
+            for middle, half, n in zip(middle_of, half_widths, energy.shape, strict=True)
+        ]
+        return float(energy[np.ix_(*windows)].sum(dtype=np.float64))
+
+    centre = inside(tuple(n // 2 for n in energy.shape))
+    corner = inside((0,) * energy.ndim)
+    if corner > _MARGIN * centre:
+        return "corner"
+    if centre > _MARGIN * corner:
+        return "centre"
+    return otherwise
+
+
+def centre_kspace(kspace: Complex64, ndim: int, centre: str, image_centre: str) -> Complex64:
+    """Make the Fourier transform's origin index ``n // 2`` of the last ``ndim`` axes in k-space and in the image.
+
+    Each is ``"corner"`` when the origin was index 0 there, as for a plain ``fft2`` of an image. A shift of the
+    image is a phase over k-space, so samples that are zero stay exactly zero.
+    """
+    for axis in range(-ndim, 0):
+        n = kspace.shape[axis]
+        if centre == "corner":
+            kspace = np.fft.fftshift(kspace, axes=axis)
+        if image_centre == "corner":
+            ramp = np.exp(2j * np.pi * (np.arange(n) - n // 2) * (n // 2) / n).astype(np.complex64)
+            kspace = kspace * ramp.reshape([-1] + [1] * (-1 - axis))
+    return kspace
