@@ -1,0 +1,341 @@
+"""The command line: one-line errors, records as JSON, images written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dipmed import __version__
+from operators.errors import DipmedError
+
+if TYPE_CHECKING:
+    from dipmed.config import FitConfig
+    from dipmed.recon import ReconSettings, ScanResult
+
+app = typer.Typer(
+    help="Reconstruct MRI scans from their own measurements, without training data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(stderr=True)  # standard output belongs to records
+_INTERRUPTED = 130
+
+FileArgument = Annotated[Path, typer.Argument(help="K-space file; for BART the .cfl, the .hdr or their common name.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write a record; - for standard output.")
+]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same image.")]
+UndersampleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="Undersample first, e.g. random:R=4,acs=16,seed=0; also equispaced, poisson, golden."
+    ),
+]
+MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]
+CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
+StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
+IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
+TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"dipmed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[  # noqa: ARG001  # its callback prints and exits
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    _state["debug"] = debug
+
+
+_state = {"debug": False}
+
+
+@app.command()
+def info(file: FileArgument, json_file: JsonOption = None) -> None:
+    """Show what a file holds, and what it does not say."""
+    from dipmed.display import show_scan
+    from dipmed.io import load
+    from dipmed.record import scan_record
+
+    _check_json(json_file, force=True)
+    record = scan_record(load(file))
+    show_scan(console if json_file == "-" else Console(), record)
+    _write_json(json_file, record)
+
+
+@app.command()
+def recon(
+    file: FileArgument,
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            "-o", "--out", help="Image to write, by ending: .nii.gz .nii .npz .cfl .h5 .png; may be repeated."
+        ),
+    ],
+    method: Annotated[str, typer.Option(metavar="NAME", help="`dipmed methods` lists them.")] = "dip",
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings by name; by default those for the scan's dimensions.")
+    ] = None,
+    stop: StopOption = None,
+    iterations: IterationsOption = None,
+    time_limit: TimeOption = None,
+    undersample: UndersampleOption = None,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
+    maps: MapsOption = "espirit",
+    coils: CoilsOption = None,
+    slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+    complex_image: Annotated[
+        bool, typer.Option("--complex", help="Keep the complex image, not its magnitude.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Reconstruct an image from k-space, stopped by the scan itself."""
+    from dipmed.display import FitProgress
+    from dipmed.io import check_output, load, save_image
+    from dipmed.recon import ReconSettings, reconstruct, resolve_device
+    from dipmed.record import recon_record
+
+    settings = ReconSettings(
+        method=method,
+        preset=preset,
+        changes=_changes(stop=stop, iterations=iterations, time_limit=time_limit, seed=seed),
+        undersample=undersample,
+        mask=mask,
+        maps=maps,
+        n_coils=coils,
+        slices=_parse_slices(slices),
+        device=device,
+    )
+    # everything that can be refused is refused before the work starts
+    _check_settings(settings)
+    resolve_device(device)
+    for path in out:
+        check_output(path, force=force)
+    _check_json(json_file, force=force)
+    scan = load(file)
+    with FitProgress(console) as progress:
+        result = reconstruct(scan, settings, progress=progress)
+    for path in out:
+        save_image(result.volume, path, complex=complex_image, force=force)
+    _write_json(json_file, recon_record(result, settings), force=force)
+    _tell_result(result, out)
+
+
+@app.command()
+def compare(
+    file: FileArgument,
+    methods: Annotated[
+        str, typer.Option(metavar="a,b,c", help="Names, separated by commas.")
+    ] = "zero-filled,cg-sense,l1-wavelet,tv,dip",
+    undersample: UndersampleOption = None,
+    reference: Annotated[
+        str, typer.Option(metavar="full|FILE", help="The fully sampled scan itself, or an image file.")
+    ] = "full",
+    json_file: JsonOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and errors.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings of the fits by name.")] = None,
+    iterations: IterationsOption = None,
+    maps: MapsOption = "espirit",
+    coils: CoilsOption = None,
+    slice_number: Annotated[
+        int | None, typer.Option("--slice", min=0, help="Which slice; by default the middle one.")
+    ] = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Score several methods on the same undersampled scan against a reference that no fit sees."""
+    from dipmed import compare as comparing
+    from dipmed.display import show_comparison
+    from dipmed.io import check_output, load
+    from dipmed.plot import save_comparison
+    from dipmed.recon import ReconSettings, resolve_device
+    from dipmed.record import versions
+
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    settings = ReconSettings(
+        preset=preset,
+        changes=_changes(iterations=iterations, seed=seed),
+        undersample=undersample,
+        maps=maps,
+        n_coils=coils,
+        slices=None if slice_number is None else (slice_number, slice_number + 1),
+        device=device,
+    )
+    for name in names:
+        _check_settings(settings, name)
+    resolve_device(device)
+    if plot is not None:
+        if plot.suffix != ".png":
+            raise DipmedError(f"--plot draws a .png, got {plot.name}")
+        check_output(plot, force=force)
+    _check_json(json_file, force=force)
+    scan = load(file)
+    with console.status("starting") as status:
+        result = comparing.compare(
+            scan, names, settings, reference=reference, on_method=lambda name: status.update(f"running {name}")
+        )
+    show_comparison(console if json_file == "-" else Console(), result)
+    if plot is not None:
+        save_comparison(result, plot, force=force)
+    record = {
+        "undersample": result.undersample,
+        "slice": result.slice,
+        "seed": seed,
+        "reference": "full" if reference == "full" else "file",
+        "rows": result.rows,
+        "versions": versions(),
+    }
+    _write_json(json_file, record, force=force)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, presets and stopping rules."""
+    from dipmed.display import show_methods
+
+    show_methods(Console())
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions and devices, and check that the physics works here."""
+    from dipmed.doctor import run_checks
+
+    if not run_checks(Console()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to make and write to.")] = Path("demo-output"),
+    device: DeviceOption = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Simulate a small scan in closed form, reconstruct it and compare the methods."""
+    from dipmed.io import check_output, save_ismrmrd
+    from dipmed.phantom import brain_phantom_scan
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DipmedError(f"cannot make the folder {out}: {error.strerror}") from error
+    scan_file = out / "scan.h5"
+    check_output(scan_file, force=force)
+    scan, _ = brain_phantom_scan()
+    save_ismrmrd(scan, scan_file, force=force)
+    images = [out / "image.nii.gz", out / "image.png"]
+    spec = "random:R=4,acs=16,seed=0"
+    recon(scan_file, images, undersample=spec, device=device, json_file=str(out / "recon.json"), force=force)
+    compare(
+        scan_file,
+        undersample=spec,
+        json_file=str(out / "compare.json"),
+        plot=out / "compare.png",
+        device=device,
+        force=force,
+    )
+
+
+def _changes(**options: Any) -> dict[str, Any]:
+    """The options that were given, as changes to a preset."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_settings(settings: ReconSettings, method: str | None = None) -> FitConfig:
+    """Fail early on unknown names and impossible values; the dimensions are not known yet."""
+    from dataclasses import replace
+
+    from dipmed.dip import find_rule
+    from operators import parse_undersampling
+
+    if settings.undersample is not None:
+        parse_undersampling(settings.undersample)
+    config = replace(settings, method=method or settings.method).fit_config(2)
+    find_rule(config.stop)
+    return config
+
+
+def _parse_slices(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise DipmedError(f"--slices takes A:B with 0 <= A < B, got {text!r}")
+    return int(first), int(end)
+
+
+def _check_json(target: str | None, *, force: bool) -> None:
+    from dipmed.io.files import check_target
+
+    if target is not None and target != "-":
+        check_target(Path(target), force=force)
+
+
+def _write_json(target: str | None, record: dict[str, Any], *, force: bool = True) -> None:
+    from dipmed.io.files import atomic_write
+
+    if target is None:
+        return
+    text = json.dumps(record, indent=2, allow_nan=False)
+    if target == "-":
+        typer.echo(text)
+        return
+    with atomic_write(Path(target), force=force) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def _tell_result(result: ScanResult, out: list[Path]) -> None:
+    for sentence in result.assumptions:
+        console.print(f"[yellow]assumed:[/] {escape(sentence)}")
+    first = result.reconstructions[0]
+    names = ", ".join(str(path) for path in out)
+    if result.was_interrupted:
+        console.print(f"interrupted: the best image so far was written to {escape(names)}")
+        raise typer.Exit(_INTERRUPTED)
+    console.print(
+        f"{escape(names)}: {first.method}, {first.iterations} iterations, {result.seconds['total']:.1f} s; "
+        f"image of iteration {first.stop.iteration}: {escape(first.stop.reason)}"
+    )
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit code 1."""
+    try:
+        app()
+    except DipmedError as error:
+        if _state["debug"]:
+            raise
+        console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing was written", soft_wrap=True)
+        sys.exit(_INTERRUPTED)
+    except MemoryError:
+        if _state["debug"]:
+            raise
+        console.print("[bold red]error:[/] out of memory; try --coils N or --slices A:B", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

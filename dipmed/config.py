@@ -1,0 +1,127 @@
+"""Settings of a fit, frozen and comparable, and the presets that the command line names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from dipmed.scan import DipmedError
+
+InputName = Literal["noise", "zero-filled", "total-variation"]
+UpdateName = Literal["none", "drift", "data-consistent"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Size of the U-Net: channels of each scale, finest first, and of its skip connections."""
+
+    channels: tuple[int, ...] = (64, 64, 64, 64)
+    skip_channels: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.channels or min((*self.channels, self.skip_channels)) < 1:
+            raise DipmedError(f"a network needs at least one scale and positive channels, got {self}")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides a fit, besides the data and the operator.
+
+    Parameters
+    ----------
+    network
+        Size of the network.
+    inputs
+        What the network sees, joined along channels: ``"noise"`` (32 channels), ``"zero-filled"`` (the adjoint of
+        the data), ``"total-variation"`` (a short compressed-sensing reconstruction of the same data).
+    input_jitter
+        Standard deviation of the fresh Gaussian noise added to the input at each step; images peak near 1.
+    input_update, input_drift
+        What the first image input moves to at each step, by the share ``input_drift``: the output
+        (``"drift"``), or the output after a step towards the data (``"data-consistent"``).
+    tv_weight
+        Weight of the mean isotropic total variation of the output.
+    kspace_exponent
+        Cartesian data are weighted by distance from the centre to this power, since a few central samples hold
+        nearly all the energy; 0 weights all samples alike.
+    optimizer
+        ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
+    rate, adam_rate
+        Learning rates of the orthogonalised kernels and of Adam.
+    schedule
+        ``"cosine"`` decays both rates to zero at the last iteration; ``"constant"``.
+    iterations
+        Upper bound.
+    averaging
+        Decay of the running average of outputs, 0 for none.
+    data_consistency_steps
+        Gradient steps towards all measured data that end the fit.
+    stop
+        Name of the rule that decides; see `dipmed.dip.stopping`.
+    held_out
+        Share of the sampled locations that the fit does not see, when the rule needs them.
+    time_limit
+        Seconds after which the fit ends; the rates then decay with the clock if it runs ahead of the iterations.
+    mixed_precision
+        Convolutions in bfloat16: ``"auto"`` where the processor has instructions for it, ``"on"``, ``"off"``.
+    seed
+        Of weights, inputs, jitter and held-out locations.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    inputs: tuple[InputName, ...] = ("zero-filled", "total-variation")
+    input_jitter: float = 0.15
+    input_update: UpdateName = "data-consistent"
+    input_drift: float = 0.01
+    tv_weight: float = 0.02
+    kspace_exponent: float = 0.25
+    optimizer: Literal["muon", "adam"] = "muon"
+    rate: float = 0.03
+    adam_rate: float = 3e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    iterations: int = 500
+    averaging: float = 0.99
+    data_consistency_steps: int = 1
+    stop: str = "held-out"
+    held_out: float = 0.03
+    time_limit: float | None = None
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "iterations must be at least 1": self.iterations >= 1,
+            "averaging must be in [0, 1)": 0 <= self.averaging < 1,
+            "held_out must be in (0, 0.5]": 0 < self.held_out <= 0.5,
+            "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
+            "seed must not be negative": self.seed >= 0,
+            "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,
+            "at least one input is needed": bool(self.inputs),
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise DipmedError(f"{rule}, got {self}")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed, checked again."""
+        return replace(self, **changes)
+
+
+PRESETS: dict[str, FitConfig] = {
+    "mri-2d": FitConfig(),
+    "mri-2d-fast": FitConfig(iterations=250),
+    "mri-3d": FitConfig(network=NetworkConfig(channels=(16, 32, 32), skip_channels=16), iterations=300),
+}
+
+
+def find_preset(name: str) -> FitConfig:
+    """Look a preset up.
+
+    Raises
+    ------
+    DipmedError
+        When there is none of that name.
+    """
+    if name not in PRESETS:
+        raise DipmedError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,123 @@
+"""What the command line shows on a terminal: tables and the progress of fits."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dipmed import dip
+from dipmed.compare import Comparison
+from dipmed.config import PRESETS
+from dipmed.dip import RULES
+from dipmed.methods import METHODS
+
+
+class FitProgress:
+    """A progress bar for fits, one image after another; silent where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("image {task.fields[image]}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("data error {task.fields[data_error]:.3g}"),
+            TextColumn("criterion {task.fields[criterion]}"),
+            TextColumn("{task.fields[seconds_left]:.0f} s left"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", image="", data_error=0.0, criterion="-", seconds_left=0.0, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, image: int, n_images: int, state: dip.Progress) -> None:
+        """Show the state of a fit."""
+        self._bar.update(
+            self._task,
+            visible=True,
+            completed=state.iteration,
+            total=state.iterations,
+            image=f"{image + 1}/{n_images}",
+            data_error=state.data_error,
+            criterion="-" if state.criterion is None else f"{state.criterion:.4g}",
+            seconds_left=state.seconds_left,
+        )
+
+
+def show_scan(console: Console, record: dict[str, Any]) -> None:
+    """Show the record of a scan as a table."""
+    table = Table(show_header=False, box=None)
+    for name, value in record.items():
+        if name in ("affine", "assumptions", "notes", "sequence", "frame_labels"):
+            continue
+        table.add_row(name.replace("_", " "), _words(value))
+    for name, value in record["sequence"].items():
+        if value not in (None, ()):
+            table.add_row(name.replace("_", " "), _words(value))
+    for row in record["affine"][:3]:
+        table.add_row("affine (RAS, mm)", "  ".join(f"{entry:9.3f}" for entry in row))
+    console.print(table)
+    for sentence in record["assumptions"]:
+        console.print(f"[yellow]assumed:[/] {escape(sentence)}")
+    for sentence in record["notes"]:
+        console.print(f"note: {escape(sentence)}")
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "not stated"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return " x ".join(_words(entry) for entry in value)
+    return escape(str(value))
+
+
+def show_comparison(console: Console, result: Comparison) -> None:
+    """Show the scores of a comparison."""
+    table = Table(title=f"slice {result.slice}, {result.undersample or 'as measured'}")
+    table.add_column("method")
+    for name in ("PSNR dB", "SSIM", "NRMSE", "fit s", "iterations", "regret dB"):
+        table.add_column(name, justify="right")
+    table.add_column("stop")
+    for row in result.rows:
+        table.add_row(
+            row["method"],
+            f"{row['psnr']:.2f}",
+            f"{row['ssim']:.4f}",
+            f"{row['nrmse']:.4f}",
+            f"{row['seconds_fit']:.1f}",
+            str(row["iterations"]),
+            "" if row["regret"] is None else f"{row['regret']:.2f}",
+            row["stop"]["rule"],
+        )
+    console.print(table)
+
+
+def show_methods(console: Console) -> None:
+    """List methods, presets and stopping rules."""
+    table = Table("method", "family", "what it is", "source")
+    for method in METHODS.values():
+        table.add_row(method.name, method.family, method.summary, method.citation)
+    console.print(table)
+    console.print(f"presets: {', '.join(PRESETS)}")
+    rules = Table("stopping rule", "keeps")
+    for name, rule in RULES.items():
+        rules.add_row(name, (rule.__doc__ or "").splitlines()[0])
+    console.print(rules)

@@ -1,0 +1,101 @@
+"""The methods by name: what the command line lists, and how each becomes a reconstructor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dipmed.baselines import BASELINES
+from dipmed.config import FitConfig
+from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
+from dipmed.scan import DipmedError, Reconstruction
+from operators import CartesianMRI
+
+Reconstructor = Callable[[Tensor, CartesianMRI], Reconstruction]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name with what it stands for; ``changes`` are its differences from the preset, None for a baseline."""
+
+    name: str
+    family: str
+    summary: str
+    citation: str
+    changes: dict[str, Any] | None = None
+
+    @property
+    def is_fit(self) -> bool:
+        return self.changes is not None
+
+    def configure(self, preset: FitConfig) -> FitConfig:
+        """The settings that this method makes of a preset."""
+        return preset.replace(**(self.changes or {}))
+
+
+_METHODS = (
+    Method("zero-filled", "direct", "Adjoint of the data: unmeasured samples are zero.", "doi:10.1002/mrm.1241"),
+    Method("cg-sense", "direct", "Least squares by conjugate gradients, l2-regularised.", "doi:10.1002/mrm.1241"),
+    Method("l1-wavelet", "sparsity", "Compressed sensing with an l1 penalty on wavelets.", "doi:10.1002/mrm.21391"),
+    Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391"),
+    Method(
+        "dip",
+        "deep image prior",
+        "Our best recipe: compressed-sensing input, orthogonalised updates, held-out stopping. The default.",
+        "doi:10.1007/s11263-020-01303-4",
+        changes={},
+    ),
+    Method(
+        "dip-vanilla",
+        "deep image prior",
+        "As published: fixed noise input with jitter, Adam, running average.",
+        "doi:10.1007/s11263-020-01303-4",
+        changes={
+            "inputs": ("noise",),
+            "input_jitter": 1 / 30,
+            "input_update": "none",
+            "tv_weight": 0.0,
+            "kspace_exponent": 0.0,
+            "optimizer": "adam",
+            "adam_rate": 1e-3,
+            "schedule": "constant",
+            "iterations": 3000,
+            "data_consistency_steps": 0,
+        },
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
+
+
+def find_method(name: str) -> Method:
+    """Look a method up.
+
+    Raises
+    ------
+    DipmedError
+        When there is none of that name.
+    """
+    if name not in METHODS:
+        raise DipmedError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def make_reconstructor(
+    method: Method,
+    config: FitConfig,
+    *,
+    noise_variance: float | None = None,
+    progress: ProgressCallback | None = None,
+    observer: Observer | None = None,
+) -> Reconstructor:
+    """Make the callable ``(y, A) -> Reconstruction`` of a method; ``config`` matters to fits alone."""
+    if not method.is_fit:
+        baseline: Reconstructor = BASELINES[method.name]()
+        return baseline
+    return DeepImagePrior(
+        config, method=method.name, noise_variance=noise_variance, progress=progress, observer=observer
+    )

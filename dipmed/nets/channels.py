@@ -1,0 +1,30 @@
+"""The border between complex images and the real channels that a network sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def to_channels(x: Tensor) -> Tensor:
+    """Turn complex ``(batch, 1, x, y[, z])`` into real ``(batch, 2, x, y[, z])``: real part, imaginary part."""
+    return torch.view_as_real(x.squeeze(1)).movedim(-1, 1).contiguous()
+
+
+def to_complex(channels: Tensor) -> Tensor:
+    """Turn real ``(batch, 2, x, y[, z])`` into complex ``(batch, 1, x, y[, z])``."""
+    return torch.complex(channels[:, 0], channels[:, 1]).unsqueeze(1)
+
+
+def pad_to_multiple(x: Tensor, multiple: int, ndim: int) -> Tensor:
+    """Zero-pad the last ``ndim`` axes at their ends to multiples of ``multiple``, as a network with strides needs."""
+    padding: list[int] = []
+    for n in reversed(x.shape[-ndim:]):
+        padding += [0, -n % multiple]
+    return functional.pad(x, padding)
+
+
+def crop_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo `pad_to_multiple`: keep the first ``shape`` elements of the trailing axes."""
+    return x[(..., *(slice(0, n) for n in shape))]

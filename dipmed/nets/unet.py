@@ -1,0 +1,69 @@
+"""A U-Net with skip connections and group normalisation, in two and three dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dipmed.config import NetworkConfig
+from dipmed.nets.upsample import upsample_linear
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_SLOPE = 0.2
+
+
+class _Block(nn.Sequential):
+    """Convolution, group normalisation, leaky rectifier."""
+
+    def __init__(self, ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 8) -> None:
+        super().__init__(
+            _CONVOLUTIONS[ndim](n_in, n_out, size, stride, size // 2),
+            nn.GroupNorm(min(groups, n_out), n_out),
+            nn.LeakyReLU(_SLOPE),
+        )
+
+
+class UNet(nn.Module):
+    """Encoder by strided convolutions, decoder by linear up-sampling, a 1x1 skip convolution on every scale.
+
+    There is no activation at the end, because real and imaginary parts have any sign, and no batch
+    normalisation, because its statistics would tie the slices of a batch together.
+
+    Parameters
+    ----------
+    config
+        Channels of each scale, finest first, and of the skip connections.
+    n_in, n_out
+        Input and output channels.
+    ndim
+        2 or 3.
+    """
+
+    def __init__(self, config: NetworkConfig, n_in: int, n_out: int, ndim: int) -> None:
+        super().__init__()
+        channels = config.channels
+        convolution = _CONVOLUTIONS[ndim]
+        inputs = (n_in, *channels[:-1])
+        self.skips = nn.ModuleList(
+            nn.Sequential(convolution(i, config.skip_channels, 1), nn.LeakyReLU(_SLOPE)) for i in inputs
+        )
+        self.downs = nn.ModuleList(
+            nn.Sequential(_Block(ndim, i, c, 3, stride=2), _Block(ndim, c, c, 3))
+            for i, c in zip(inputs, channels, strict=True)
+        )
+        below = (*channels[1:], channels[-1])
+        self.ups = nn.ModuleList(
+            nn.Sequential(_Block(ndim, b + config.skip_channels, c, 3), _Block(ndim, c, c, 1))
+            for b, c in zip(below, channels, strict=True)
+        )
+        self.out = convolution(channels[0], n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``; sizes divisible by ``2**scales``."""
+        kept = []
+        for skip, down in zip(self.skips, self.downs, strict=True):
+            kept.append(skip(x))
+            x = down(x)
+        for skip_features, up in zip(reversed(kept), reversed(self.ups), strict=True):
+            x = up(torch.cat([upsample_linear(x), skip_features], 1))
+        return self.out(x)

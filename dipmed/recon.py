@@ -1,0 +1,266 @@
+"""From a scan to an image volume: calibrate, fit each slice by itself, put the slices back together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipmed.calib.coils import compress_coils, estimate_maps, remove_oversampling
+from dipmed.calib.noise import prewhiten
+from dipmed.config import FitConfig, find_preset
+from dipmed.dip import Observer, Progress
+from dipmed.io.arrays import load_maps, load_mask
+from dipmed.methods import Method, find_method, make_reconstructor
+from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, Reconstruction, ShapeError
+from operators import CartesianMRI, make_mask
+
+
+@dataclass(frozen=True)
+class ReconSettings:
+    """What a user chooses for a reconstruction.
+
+    Parameters
+    ----------
+    method, preset
+        Names; the preset defaults to the one for the scan's dimensions.
+    changes
+        Fields of `FitConfig` that replace the preset's and the method's.
+    undersample
+        Name of a retrospective undersampling, e.g. ``"random:R=4,acs=16,seed=0"``.
+    mask
+        File of a sampling mask to apply instead.
+    maps
+        ``"espirit"``, ``"jsense"``, or a file of sensitivity maps.
+    n_coils
+        Virtual coils to compress to; None keeps all.
+    slices
+        First slice and the one after the last; None for all.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    """
+
+    method: str = "dip"
+    preset: str | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    undersample: str | None = None
+    mask: Path | None = None
+    maps: str = "espirit"
+    n_coils: int | None = None
+    slices: tuple[int, int] | None = None
+    device: str = "auto"
+
+    def fit_config(self, ndim: int) -> FitConfig:
+        """The settings of the fit for a scan of ``ndim`` dimensions."""
+        preset = find_preset(self.preset or f"mri-{ndim}d")
+        return find_method(self.method).configure(preset).replace(**self.changes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to reconstruct: its place in the scan, its data and its operator."""
+
+    frame: int
+    slice: int
+    y: Tensor
+    A: CartesianMRI
+    noise_variance: float | None
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """The volume and what is worth recording about how it came about."""
+
+    volume: ImageVolume
+    reconstructions: list[Reconstruction]
+    config: FitConfig
+    seconds: dict[str, float]
+    device: str
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def was_interrupted(self) -> bool:
+        return any(part.stop.rule == "interrupted" for part in self.reconstructions)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu`` or ``cuda`` into a device that is there.
+
+    Raises
+    ------
+    DipmedError
+        When CUDA is asked for and absent.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise DipmedError(f"unknown device {name!r}; choose auto, cpu or cuda")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise DipmedError("no CUDA device was found; use --device cpu, or run `dipmed doctor` to see what is there")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def prepare(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
+    """Bring a scan to what a reconstruction starts from: chosen slices, white noise, no oversampling, fewer coils.
+
+    Raises
+    ------
+    DipmedError
+        When the scan is not Cartesian, or a choice does not fit it.
+    """
+    if not scan.is_cartesian:
+        raise DipmedError(
+            "this scan is not Cartesian (its samples lie on a trajectory), and only Cartesian k-space can be "
+            "reconstructed so far; `dipmed info` shows what the file holds"
+        )
+    scan = remove_oversampling(prewhiten(_choose_slices(scan, settings.slices)))
+    scan = _undersample(scan, settings)
+    if not scan.kspace.any():
+        raise DipmedError("all k-space samples are zero: there is nothing to reconstruct")
+    return scan if settings.n_coils is None else compress_coils(scan, settings.n_coils)
+
+
+def _choose_slices(scan: KSpaceScan, slices: tuple[int, int] | None) -> KSpaceScan:
+    if slices is None:
+        return scan
+    first, end = slices
+    if scan.ndim == 3:
+        raise DipmedError("--slices chooses slices of a 2-D scan; this one is a 3-D acquisition")
+    if not 0 <= first < end <= scan.n_slices:
+        raise DipmedError(f"--slices {first}:{end} does not fit {scan.n_slices} slices; they count from 0")
+    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    affine = scan.affine.copy()
+    affine[:3, 3] += first * affine[:3, 2]
+    chosen = slice(first, end)
+    return scan.replace(
+        kspace=scan.kspace[:, chosen],
+        mask=scan.mask[:, chosen],
+        calibration=None if scan.calibration is None else scan.calibration[:, chosen],
+        affine=affine,
+    )
+
+
+def _undersample(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
+    if settings.undersample is not None and settings.mask is not None:
+        raise DipmedError("give --undersample or --mask, not both")
+    if settings.undersample is not None:
+        chosen = make_mask(settings.undersample, scan.matrix_shape).numpy()
+    elif settings.mask is not None:
+        chosen = _fit_mask(load_mask(settings.mask), scan)
+    else:
+        return scan
+    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    mask = scan.mask & chosen
+    # a separate reference acquisition was not part of what is undersampled, but using it would flatter the result
+    return scan.replace(kspace=scan.kspace * mask[:, :, None], mask=mask, calibration=None)
+
+
+def _fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Broadcast a mask from a file to ``(slice, x, y[, z])``."""
+    for shape in (scan.matrix_shape, scan.matrix_shape[1:], (scan.n_slices, *scan.matrix_shape)):
+        if mask.shape == shape:
+            return np.broadcast_to(mask, (scan.n_slices, *scan.matrix_shape))
+    raise ShapeError(
+        f"the mask must be {scan.matrix_shape} or {scan.matrix_shape[1:]} like the k-space, got {mask.shape}"
+    )
+
+
+def jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the images of a prepared scan one after the other, with their sensitivity maps."""
+    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    from_file = None if settings.maps in ("espirit", "jsense") else _maps_from_file(Path(settings.maps), scan)
+    variance = None
+    if scan.noise_covariance is not None:
+        variance = float(np.diag(scan.noise_covariance).real.mean())
+    for frame in range(scan.n_frames):
+        for index in range(scan.n_slices):
+            y, mask = scan.kspace[frame, index], scan.mask[frame, index]
+            if from_file is not None:
+                maps = from_file[index]
+            else:
+                calibration = None if scan.calibration is None else scan.calibration[0, index]
+                maps = estimate_maps(y, mask, settings.maps, calibration=calibration)
+            A = CartesianMRI(torch.from_numpy(maps), torch.from_numpy(np.ascontiguousarray(mask))).to(device)
+            yield Job(frame, index, torch.from_numpy(np.ascontiguousarray(y)).to(device), A, variance)
+
+
+def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.complex64]]:
+    maps = load_maps(path)
+    expected = (scan.n_slices, scan.n_coils, *scan.matrix_shape)
+    if maps.shape != expected:
+        raise ShapeError(f"the sensitivity maps must be (slice, coil, x, y[, z]) {expected}, got {maps.shape}")
+    return maps
+
+
+def reconstruct(
+    scan: KSpaceScan,
+    settings: ReconSettings,
+    *,
+    progress: Callable[[int, int, Progress], None] | None = None,
+    observer: Observer | None = None,
+) -> ScanResult:
+    """Reconstruct all images of a scan.
+
+    An interruption ends the image in progress with the best so far; the images after it are zero-filled.
+
+    Parameters
+    ----------
+    progress
+        Takes the image's number, how many there are, and the progress of its fit.
+    observer
+        Passed on to the fits, for evaluation from outside.
+    """
+    start = time.perf_counter()
+    method = find_method(settings.method)
+    config = settings.fit_config(scan.ndim)
+    device = resolve_device(settings.device)
+    prepared = prepare(scan, settings)
+    parts: list[Reconstruction] = []
+    n_images = prepared.n_frames * prepared.n_slices
+    interrupted = False
+    for number, job in enumerate(jobs(prepared, settings, device)):
+        report = None if progress is None else _for_image(progress, number, n_images)
+        chosen = find_method("zero-filled") if interrupted else method
+        reconstructor = make_reconstructor(
+            chosen, config, noise_variance=job.noise_variance, progress=report, observer=observer
+        )
+        parts.append(reconstructor(job.y, job.A))
+        interrupted = interrupted or parts[-1].stop.rule == "interrupted"
+    total = time.perf_counter() - start
+    fit_seconds = sum(part.seconds for part in parts)
+    notes = scan.notes
+    if interrupted:
+        n_left = sum(part.method != method.name for part in parts)
+        notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are zero-filled",)
+    return ScanResult(
+        volume=_assemble(parts, prepared),
+        reconstructions=parts,
+        config=config,
+        seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
+        device=device.type,
+        assumptions=prepared.assumptions,
+        notes=notes,
+    )
+
+
+def _for_image(
+    progress: Callable[[int, int, Progress], None], number: int, n_images: int
+) -> Callable[[Progress], None]:
+    return lambda state: progress(number, n_images, state)
+
+
+def _assemble(parts: list[Reconstruction], scan: KSpaceScan) -> ImageVolume:
+    images = np.stack([part.image[0].cpu().numpy() for part in parts])
+    frames = images.reshape(scan.n_frames, scan.n_slices, *scan.matrix_shape)
+    data = frames[:, 0] if scan.ndim == 3 else np.moveaxis(frames, 1, -1)
+    data = np.moveaxis(data, 0, -1)
+    return ImageVolume(data[..., 0] if scan.n_frames == 1 else data, scan.affine)
+
+
+__all__ = ["Job", "Method", "ReconSettings", "ScanResult", "jobs", "prepare", "reconstruct", "resolve_device"]

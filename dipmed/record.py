@@ -1,0 +1,97 @@
+"""The records that go beside an image: plain JSON, without anything that names a patient."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+import dipmed
+from dipmed.recon import ReconSettings, ScanResult
+from dipmed.scan import KSpaceScan
+
+_RECORDED_PACKAGES = ("torch", "numpy", "scipy", "sigpy", "monai", "nibabel", "h5py", "ismrmrd", "twixtools")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of dipmed, Python and the packages that decide an image."""
+    found: dict[str, str | None] = {"dipmed": dipmed.__version__, "python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def peak_memory_mib() -> float | None:
+    """Most memory that this process has held, in MiB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def scan_record(scan: KSpaceScan) -> dict[str, Any]:
+    """What `dipmed info` tells of a scan."""
+    voxel = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    return {
+        "source": scan.source,
+        "cartesian": scan.is_cartesian,
+        "dimensions": scan.ndim,
+        "frames": scan.n_frames,
+        "frame_labels": list(scan.frame_labels),
+        "slices": scan.n_slices,
+        "coils": scan.n_coils,
+        "matrix": list(scan.matrix_shape),
+        "image_shape": list(scan.image_shape),
+        "samples": None if scan.is_cartesian else scan.kspace.shape[-1],
+        "voxel_mm": [round(float(size), 6) for size in voxel],
+        "affine": scan.affine.tolist(),
+        "sampled_fraction": None if scan.mask is None else float(scan.mask.mean()),
+        "has_noise_measurement": scan.noise_covariance is not None,
+        "has_reference_lines": scan.calibration is not None,
+        "sequence": asdict(scan.sequence),
+        "assumptions": list(scan.assumptions),
+        "notes": list(scan.notes),
+    }
+
+
+def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
+    """What `dipmed recon --json` writes: how an image came about."""
+    first = result.reconstructions[0]
+    config = asdict(result.config)
+    return {
+        "method": settings.method,
+        "preset": settings.preset or "default",
+        "seed": result.config.seed,
+        "stop": asdict(first.stop),
+        "iterations": first.iterations,
+        "images": [
+            {
+                "method": part.method,
+                "stop": asdict(part.stop),
+                "iterations": part.iterations,
+                "seconds": part.seconds,
+                "scale": part.scale,
+                "curves": part.curves,
+            }
+            for part in result.reconstructions
+        ],
+        "seconds": result.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "device": result.device,
+        "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
+        "undersample": settings.undersample,
+        "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",
+        "config": config,
+        "assumptions": list(result.assumptions),
+        "notes": list(result.notes),
+        "versions": versions(),
+    }
