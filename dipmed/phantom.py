@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import j1
 
+from dipmed.patient import MrdGeometry, affine_from_mrd
 from dipmed.scan import KSpaceScan, ShapeError
 
 __all__ = ["Ellipse", "PhantomTruth", "brain_ellipses", "brain_phantom_scan"]
@@ -141,13 +142,13 @@ def brain_phantom_scan(
     kspace = np.sqrt(np.prod(shape)) * np.tensordot(weights, waves, axes=1)
     covariance = noise_covariance(n_coils, noise)
     kspace += draw_noise(covariance, shape, rng)
-    voxel_mm = FIELD_OF_VIEW_MM / np.array(shape)
-    affine = np.diag([-voxel_mm[0], -voxel_mm[1], SLICE_THICKNESS_MM, 1.0])  # left and back are -x and -y in RAS
-    affine[:2, 3] = voxel_mm * (np.array(shape) // 2)  # the middle of the field of view is the origin
+    voxel_mm = (FIELD_OF_VIEW_MM / shape[0], FIELD_OF_VIEW_MM / shape[1], SLICE_THICKNESS_MM)
+    left, back, up = np.eye(3)
+    geometry = MrdGeometry(np.zeros(3), read_dir=left, phase_dir=back, slice_dir=up, voxel_mm=voxel_mm)
     scan = KSpaceScan(
         kspace=kspace.astype(np.complex64)[None, None],
         mask=np.ones((1, 1, *shape), dtype=bool),
-        affine=affine,
+        affine=affine_from_mrd(geometry, (*shape, 1)),
         image_shape=shape,
         source="phantom",
         noise_covariance=covariance,
@@ -228,8 +229,7 @@ def _waves(x: Float64, y: Float64) -> Complex128:
     # half cycles: a period of two fields of view, so that a profile need not agree at opposite edges
     steps = np.arange(-WAVE_STEPS, WAVE_STEPS + 1) / 2
     fx, fy = (f.reshape(-1, *[1] * np.ndim(x)) for f in np.meshgrid(steps, steps, indexing="ij"))
-    waves = np.exp(2j * np.pi * (fx * x + fy * y)).astype(np.complex128)
-    return waves
+    return np.exp(2j * np.pi * (fx * x + fy * y)).astype(np.complex128)
 
 
 def coil_weights(n_coils: int) -> Complex128:
