@@ -22,6 +22,8 @@ from dipmed.scan import Complex64, FormatError, KSpaceScan
 
 MASK_FROM_ZEROS = "The file has no sampling mask: a location is taken as sampled where any coil is not exactly zero."
 
+UNKNOWN_VOXEL = "The voxel size is unknown: 1 mm was assumed."
+
 
 @dataclass(frozen=True)
 class NamedArray:
@@ -120,21 +122,20 @@ def place(sidecar: Sidecar, kspace: Complex64) -> tuple[NDArray[np.float64], tup
     """Return the affine and what had to be assumed for it."""
     if sidecar.affine is not None:
         return sidecar.affine, ()
-    unknown = () if sidecar.voxel_mm else ("The voxel size is unknown: 1 mm was assumed.",)
-    affine, assumed = unknown_place(sidecar.voxel_mm or (1.0, 1.0, 1.0), kspace)
+    unknown = () if sidecar.voxel_mm else (UNKNOWN_VOXEL,)
+    affine, assumed = unknown_place(sidecar.voxel_mm or (1.0, 1.0, 1.0), kspace.shape[3:], kspace.shape[1])
     return affine, (*unknown, assumed)
 
 
-def unknown_place(voxel_mm: tuple[float, ...], kspace: Complex64) -> tuple[NDArray[np.float64], str]:
-    """Return the affine of a scan whose voxel size alone is known, and the assumption that it makes.
-
-    ``kspace`` is ``(frame, slice, coil, x, y)`` or ``(frame, 1, coil, x, y, z)``.
-    """
+def unknown_place(
+    voxel_mm: tuple[float, ...], image_shape: tuple[int, ...], n_slices: int
+) -> tuple[NDArray[np.float64], str]:
+    """Return the affine of images whose voxel size alone is known, and the assumption that it makes."""
     start = "The position and orientation in the patient are unknown: "
-    if kspace.ndim == 6:
+    if len(image_shape) == 3:
         directions = "x to the right, y to the front, z to the head"
-        return default_affine(voxel_mm, kspace.shape[3:]), f"{start}{directions}, centred, were assumed."
-    shape = (*kspace.shape[3:], kspace.shape[1])
+        return default_affine(voxel_mm, image_shape), f"{start}{directions}, centred, were assumed."
+    shape = (*image_shape, n_slices)
     return picture_affine(voxel_mm, shape), f"{start}axial slices, x from front to back, y from right to left, assumed."
 
 

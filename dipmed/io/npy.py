@@ -10,12 +10,16 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
 
+import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from dipmed.io.limits import array_bytes, check_expansion
+from dipmed.io.variables import Variable
 from dipmed.scan import DipmedError, FormatError
 
+_MOST_AXES = 16
+_MOST_ARRAYS = 1000
 _KINDS = "biufc"  # numbers and truth values; objects would need pickle, which runs code
 # what the parsers of the header and of the archive raise on nonsense
 _DAMAGE = (SyntaxError, TokenError, RecursionError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -34,16 +38,23 @@ def read_npy(path: Path) -> NDArray[Any]:
         return _read(file, path.stat().st_size, str(path))
 
 
-def npz_names(path: Path) -> list[str]:
-    """Return the names of the arrays in an ``.npz`` file.
+def npz_variables(path: Path) -> dict[str, Variable]:
+    """Describe the numeric arrays in an ``.npz`` file.
 
     Raises
     ------
     FormatError
         When it is no such file.
     """
+    found = {}
     with _errors(path), zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        for name in archive.namelist()[:_MOST_ARRAYS]:
+            if name.endswith(".npy"):
+                with _open(archive, name, path) as file:
+                    shape, dtype = _read_header(file, f"{path}: {name}")
+                if dtype.kind in _KINDS:
+                    found[name.removesuffix(".npy")] = Variable(shape, dtype.kind == "c")
+    return found
 
 
 def read_npz(path: Path, name: str) -> NDArray[Any]:
@@ -55,21 +66,22 @@ def read_npz(path: Path, name: str) -> NDArray[Any]:
         When there is none of this name, the file is damaged, or the array would need far more memory than the
         file explains.
     """
-    what = f"{path}: {name}"
     with _errors(path), zipfile.ZipFile(path) as archive:
-        try:
-            member = archive.getinfo(f"{name}.npy")
-        except KeyError:
-            raise FormatError(f"{path} has no array {name!r}, only {_listed(archive)}") from None
-        if member.flag_bits & 1 or member.compress_type not in _DEFLATE:
-            raise FormatError(f"{what} is encrypted or packed in an unusual way; save it with numpy.savez")
-        check_expansion(member.file_size, min(member.compress_size, path.stat().st_size), what)
-        with archive.open(member) as file:
-            return _read(file, member.file_size, what)
+        if f"{name}.npy" not in archive.namelist():
+            raise FormatError(f"{path} has no array {name!r}, only {_listed(archive)}")
+        with _open(archive, f"{name}.npy", path) as file:
+            return _read(file, archive.getinfo(f"{name}.npy").file_size, f"{path}: {name}")
 
 
-def _read(file: IO[bytes], total_bytes: int, what: str) -> NDArray[Any]:
-    """Read one array; ``total_bytes`` is the size of header and data together."""
+def _open(archive: zipfile.ZipFile, name: str, path: Path) -> IO[bytes]:
+    member = archive.getinfo(name)
+    if member.flag_bits & 1 or member.compress_type not in _DEFLATE:
+        raise FormatError(f"{path}: {name} is encrypted or packed in an unusual way; save it with numpy.savez")
+    check_expansion(member.file_size, min(member.compress_size, path.stat().st_size), f"{path}: {name}")
+    return archive.open(member)
+
+
+def _read_header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy_format.read_magic(file)
     if version == (1, 0):
         shape, _, dtype = npy_format.read_array_header_1_0(file)
@@ -77,10 +89,16 @@ def _read(file: IO[bytes], total_bytes: int, what: str) -> NDArray[Any]:
         shape, _, dtype = npy_format.read_array_header_2_0(file)
     else:
         raise FormatError(f"{what} is of the .npy version {version[0]}.{version[1]}, which no plain array needs")
+    if len(shape) > _MOST_AXES or any(n < 0 for n in shape):
+        raise FormatError(f"{what} declares the impossible shape {shape}")
+    return shape, dtype
+
+
+def _read(file: IO[bytes], total_bytes: int, what: str) -> NDArray[Any]:
+    """Read one array; ``total_bytes`` is the size of header and data together."""
+    shape, dtype = _read_header(file, what)
     if dtype.kind not in _KINDS:
         raise FormatError(f"{what} holds {dtype.name!r} and not plain numbers; save a numeric array")
-    if len(shape) > 16 or any(n < 0 for n in shape):
-        raise FormatError(f"{what} declares the impossible shape {shape}")
     expected = array_bytes(shape, dtype.itemsize)
     found = total_bytes - file.tell()
     if expected != found:

@@ -61,7 +61,9 @@ def choose_mask(variables: Mapping[str, Variable], sidecar: Sidecar, path: Path)
 def choose_trajectory(
     variables: Mapping[str, Variable], kspace: str, readouts: tuple[int, ...], sidecar: Sidecar, path: Path
 ) -> str | None:
-    """Return the name of a complex array with one position for each of the ``readouts``, None when there is none.
+    """Return the name of an array with one position for each of the ``readouts``, None when there is none.
+
+    A position is one complex number, or a last axis of two or three real ones.
 
     Raises
     ------
@@ -70,20 +72,48 @@ def choose_trajectory(
     """
     if sidecar.trajectory is not None:
         return _must_exist(sidecar.trajectory, variables, path)
-    fitting = {n: v for n, v in variables.items() if v.is_complex and v.shape == readouts and n != kspace}
+    fitting = {name: v for name, v in variables.items() if name != kspace and _has_positions(v, readouts)}
     return _first(fitting, _TRAJECTORY)
+
+
+def axes_or_usual(
+    shape: tuple[int, ...], sidecar: Sidecar, usual: Mapping[int, tuple[str, ...]], what: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the axes, and the assumption when the sidecar does not give them.
+
+    Raises
+    ------
+    FormatError
+        When there are more axes than a usual order is known for.
+    """
+    if sidecar.axes is not None:
+        return sidecar.axes, ()
+    if len(shape) not in usual:
+        raise FormatError(
+            f"{what} has {len(shape)} axes {shape}; say what they are in a JSON file of the same name: "
+            '{"axes": ["slice", "coil", "x", "y"]}, in this order as stored'
+        )
+    axes = usual[len(shape)]
+    taken = f"The axes {shape} of the k-space were taken as ({', '.join(axes)}), x being the readout"
+    return axes, (f"{taken}; a JSON file of the same name can say otherwise.",)
 
 
 def describe(variables: Mapping[str, Variable]) -> str:
     """List arrays for a message: ``"a: (3, 4) real"``."""
     kinds = {True: "complex", False: "real"}
     listed = [f"{name}: {v.shape} {kinds[v.is_complex]}" for name, v in list(variables.items())[:20]]
-    return ", ".join(listed) or "nothing"
+    return ", ".join(listed) or "nothing that is a plain array of numbers"
 
 
 def _first(variables: Mapping[str, Variable], names: tuple[str, ...]) -> str | None:
     lowered = {name.lower(): name for name in variables}
     return next((lowered[name] for name in names if name in lowered), None)
+
+
+def _has_positions(variable: Variable, readouts: tuple[int, ...]) -> bool:
+    if variable.is_complex:
+        return variable.shape == readouts
+    return variable.shape[:-1] == readouts and variable.shape[-1] in (2, 3)
 
 
 def _must_exist(name: str, variables: Mapping[str, Variable], path: Path) -> str:
