@@ -1,20 +1,43 @@
 """Physics-accurate forward operators: torch in, torch out, exact adjoints."""
 
 from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled, Space, Sum
+from operators.cartesian import CartesianMRI
+from operators.checks import batch_test, dot_test, gradient_test, normal_test, operator_norm
+from operators.coils import Sensitivity
+from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
+from operators.noise import add_noise
+from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
+from operators.sigpy_bridge import from_sigpy, to_sigpy
 
 __all__ = [
     "Adjoint",
+    "CartesianMRI",
+    "CartesianSampling",
     "Composition",
     "DipmedError",
+    "FiniteDifferences",
     "FourierTransform",
     "LinearOperator",
     "Normal",
     "Scaled",
+    "Sensitivity",
     "ShapeError",
     "Space",
     "Sum",
+    "UndersamplingSpec",
+    "add_noise",
+    "batch_test",
     "centred_fft",
     "centred_ifft",
+    "dot_test",
+    "from_sigpy",
+    "gradient_test",
+    "make_mask",
+    "normal_test",
+    "operator_norm",
+    "parse_undersampling",
+    "to_sigpy",
+    "total_variation",
 ]

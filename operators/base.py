@@ -134,6 +134,11 @@ class LinearOperator(nn.Module, ABC):
         """``AᴴA x``; a subclass that knows a cheaper way overrides this."""
         return self._adjoint(self._forward(x))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the operator's arrays are; the CPU for one that has none."""
+        return next((buffer.device for buffer in self.buffers()), torch.device("cpu"))
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator to ``(batch..., *domain.shape)``.
 

@@ -1,0 +1,233 @@
+"""Cartesian sampling: the operator that keeps measured locations, and the masks of retrospective undersampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.base import LinearOperator, Space
+from operators.errors import DipmedError, ShapeError
+
+KINDS = ("random", "equispaced", "poisson", "golden")
+_EXAMPLE = "random:R=4,acs=16,seed=0"
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raise `ShapeError` unless ``mask`` is a sampling mask, bool ``(x, y[, z])``."""
+    if mask.dtype != torch.bool or mask.ndim not in (2, 3):
+        raise ShapeError(f"a sampling mask must be bool (x, y) or (x, y, z), got {mask.dtype} {tuple(mask.shape)}")
+
+
+class CartesianSampling(LinearOperator):
+    """Keep the sampled locations of k-space ``(coil, x, y[, z])`` and set the others to zero; its own adjoint.
+
+    Unsampled values are multiplied by zero, so a NaN among them is not hidden.
+
+    Parameters
+    ----------
+    mask
+        Bool ``(x, y[, z])``. Kept as the buffer ``mask``.
+    n_coils
+        Number of coils.
+
+    Raises
+    ------
+    ShapeError
+        When the mask is not bool or has another number of axes.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, n_coils: int) -> None:
+        check_mask(mask)
+        space = Space((n_coils, *mask.shape))
+        super().__init__(space, space)
+        self.register_buffer("mask", mask.detach())
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return y * self.mask
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x * self.mask
+
+
+@dataclass(frozen=True)
+class UndersamplingSpec:
+    """A rule of retrospective undersampling; ``str(spec)`` is its name, e.g. ``random:R=4,acs=16,seed=0``.
+
+    Parameters
+    ----------
+    kind
+        ``"random"``, ``"equispaced"`` or ``"golden"`` (lines along the last axis), or ``"poisson"`` (two axes).
+    acceleration
+        R >= 1: one in R lines (or locations) is kept, the centre included.
+    acs
+        Size of the fully sampled centre: a number of lines, or a fraction of all lines when below 1.
+    seed
+        Seed of the random choice.
+
+    Raises
+    ------
+    DipmedError
+        When a value is out of its range.
+    """
+
+    kind: str
+    acceleration: float
+    acs: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DipmedError(f"undersampling is one of {', '.join(KINDS)}, got {self.kind!r}; e.g. {_EXAMPLE}")
+        if not (math.isfinite(self.acceleration) and self.acceleration >= 1):
+            raise DipmedError(f"the acceleration R must be at least 1, got {self.acceleration:g}")
+        if not (math.isfinite(self.acs) and self.acs >= 0 and (self.acs < 1 or self.acs == int(self.acs))):
+            raise DipmedError(f"acs must be a whole number of lines or a fraction below 1, got {self.acs:g}")
+        if self.seed != int(self.seed) or not 0 <= self.seed < 2**32:
+            raise DipmedError(f"the seed must be a whole number from 0 to 2**32 - 1, got {self.seed}")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:R={self.acceleration:g},acs={self.acs:g},seed={self.seed}"
+
+    def n_centre(self, n: int) -> int:
+        """Return the number of central lines to keep of ``n``."""
+        return round(self.acs * n) if self.acs < 1 else int(self.acs)
+
+
+def parse_undersampling(spec: str) -> UndersamplingSpec:
+    """Read a name such as ``random:R=4,acs=16,seed=0``.
+
+    ``R`` and ``acs`` must be given, ``seed`` is 0 otherwise.
+
+    Raises
+    ------
+    DipmedError
+        When the name has another form, an unknown key, a key twice, or a value that is no number in range.
+    """
+    kind, _, rest = spec.strip().partition(":")
+    values: dict[str, float] = {}
+    for item in rest.split(",") if rest else []:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if key not in ("R", "acs", "seed") or not equals:
+            raise DipmedError(f"undersampling {spec!r}: expected R=, acs= and seed=, got {item!r}; e.g. {_EXAMPLE}")
+        if key in values:
+            raise DipmedError(f"undersampling {spec!r}: {key} is given twice")
+        try:
+            values[key] = int(text) if key == "seed" else float(text)
+        except ValueError:
+            number = "whole number" if key == "seed" else "number"
+            raise DipmedError(f"undersampling {spec!r}: {key} must be a {number}, got {text!r}") from None
+    missing = [key for key in ("R", "acs") if key not in values]
+    if kind in KINDS and missing:
+        raise DipmedError(f"undersampling {spec!r}: {' and '.join(missing)} missing; e.g. {_EXAMPLE}")
+    return UndersamplingSpec(kind, values.get("R", 1.0), values.get("acs", 0.0), int(values.get("seed", 0)))
+
+
+def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
+    """Make the sampling mask of an undersampling rule.
+
+    Of n lines along the last axis, the central ``acs`` are kept, starting at ``n // 2 - acs // 2``; further lines
+    follow the rule until ``round(n / R)`` are kept in all:
+
+    random
+        drawn without replacement by ``numpy.random.default_rng(seed)``;
+    equispaced
+        evenly spaced among the lines outside the centre, the first offset drawn from the seed;
+    golden
+        successive steps of the golden ratio from a start drawn from the seed, doi:10.1109/TMI.2006.885337.
+
+    ``poisson`` keeps a variable-density Poisson-disc pattern (Bridson, doi:10.1145/1278780.1278807) over the last two
+    axes with a square centre, through sigpy; R is then met to within 0.1.
+
+    Parameters
+    ----------
+    spec
+        The rule or its name.
+    shape
+        ``(x, y)`` or ``(x, y, z)``.
+
+    Returns
+    -------
+        Bool tensor ``(x, y[, z])``, True where sampled.
+
+    Raises
+    ------
+    ShapeError
+        When the shape has another number of axes, or has too few lines for R and acs.
+    DipmedError
+        When the name is not understood, or no Poisson-disc pattern meets it.
+    """
+    rule = parse_undersampling(spec) if isinstance(spec, str) else spec
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ShapeError(f"a sampling mask covers (x, y) or (x, y, z), got {tuple(shape)}")
+    pattern = _poisson_disc(rule, shape[-2], shape[-1]) if rule.kind == "poisson" else _lines(rule, shape[-1])
+    return torch.from_numpy(pattern).expand(shape).clone()
+
+
+def _lines(rule: UndersamplingSpec, n: int) -> NDArray[np.bool_]:
+    """Choose lines of one axis, ``(n,)``."""
+    n_centre, n_kept = rule.n_centre(n), round(n / rule.acceleration)
+    if n_kept < max(n_centre, 1):
+        raise ShapeError(
+            f"{rule}: R={rule.acceleration:g} keeps {n_kept} of {n} lines, fewer than the {max(n_centre, 1)} of the "
+            "centre; lower R or acs"
+        )
+    kept = np.zeros(n, dtype=bool)
+    kept[_centre(n, n_centre)] = True
+    rest, n_more = np.flatnonzero(~kept), n_kept - n_centre
+    if n_more == 0:
+        return kept
+    rng = np.random.default_rng(rule.seed)
+    if rule.kind == "random":
+        kept[rng.choice(rest, n_more, replace=False)] = True
+    elif rule.kind == "equispaced":
+        kept[rest[((np.arange(n_more) + rng.random()) * (rest.size / n_more)).astype(int)]] = True
+    else:
+        _golden_steps(kept, n_kept, rng.random())
+    return kept
+
+
+def _golden_steps(kept: NDArray[np.bool_], n_kept: int, position: float) -> None:
+    """Add lines in place at steps of the golden ratio of the axis, passing over those already kept."""
+    step = (math.sqrt(5) - 1) / 2
+    while np.count_nonzero(kept) < n_kept:
+        kept[int(position * kept.size)] = True
+        position = (position + step) % 1.0
+
+
+def _poisson_disc(rule: UndersamplingSpec, n_y: int, n_z: int) -> NDArray[np.bool_]:
+    """Choose locations of two axes, ``(n_y, n_z)``."""
+    centre = rule.n_centre(n_y), rule.n_centre(n_z)
+    if rule.acceleration == 1:
+        return np.ones((n_y, n_z), dtype=bool)
+    if min(n_y, n_z) < 4 or centre[0] >= n_y or centre[1] >= n_z:
+        raise ShapeError(f"{rule}: a Poisson disc needs 4x4 locations and more than the centre, got {n_y}x{n_z}")
+    if centre[0] * centre[1] * rule.acceleration > n_y * n_z:
+        raise ShapeError(
+            f"{rule}: R={rule.acceleration:g} keeps fewer of {n_y}x{n_z} locations than the {centre[0]}x{centre[1]} "
+            "of the centre; lower R or acs"
+        )
+    import sigpy.mri  # heavy (numba), and needed for this one pattern
+
+    try:
+        pattern = sigpy.mri.poisson(
+            (n_y, n_z), rule.acceleration, calib=centre, dtype=np.bool_, crop_corner=False, seed=rule.seed
+        )
+    except ValueError:
+        raise DipmedError(f"{rule}: found no Poisson-disc pattern for {n_y}x{n_z} locations; change R or acs") from None
+    pattern[_centre(n_y, centre[0]), _centre(n_z, centre[1])] = True
+    return pattern
+
+
+def _centre(n: int, size: int) -> slice:
+    start = n // 2 - size // 2
+    return slice(start, start + size)
