@@ -43,6 +43,24 @@ class MrdGeometry:
 
 
 @dataclass(frozen=True)
+class PictureAxes:
+    """How a slice ``(x, y)`` is turned into the picture that doctors look at.
+
+    Parameters
+    ----------
+    down, across
+        Which voxel axis, 0 or 1, runs down the picture and which across it.
+    down_reversed, across_reversed
+        Whether it runs up, or to the left.
+    """
+
+    down: int
+    across: int
+    down_reversed: bool
+    across_reversed: bool
+
+
+@dataclass(frozen=True)
 class SliceStack:
     """How slices pile up.
 
@@ -105,6 +123,23 @@ def picture_affine(voxel_mm: Sequence[float], shape: Sequence[int]) -> NDArray[n
     """
     down, across, up = (0, -1, 0), (-1, 0, 0), (0, 0, 1)
     return _affine(np.array([down, across, up]).T * _voxel_sizes(voxel_mm), np.zeros(3), _centre(shape))
+
+
+def picture_axes(affine: NDArray[np.float64]) -> PictureAxes:
+    """Return how slices of this affine are shown by the radiological convention.
+
+    The patient's right is on the left of the picture, the front on top of an axial slice, the head on top of a
+    coronal and of a sagittal one, where the front is on the left. Oblique slices are shown as the nearest of these.
+    """
+    columns = np.asarray(affine, dtype=np.float64)[:3, :2]
+    columns = columns / np.linalg.norm(columns, axis=0)
+    normal = int(np.argmax(np.abs(np.cross(columns[:, 0], columns[:, 1]))))
+    left, back, feet = np.diag([-1.0, -1.0, -1.0])
+    towards_down, towards_across = {0: (feet, back), 1: (feet, left), 2: (back, left)}[normal]
+    along_down = towards_down @ columns
+    down = int(np.argmax(np.abs(along_down)))
+    across = 1 - down
+    return PictureAxes(down, across, bool(along_down[down] < 0), bool(towards_across @ columns[:, across] < 0))
 
 
 def affine_from_mrd(geometry: MrdGeometry, shape: Sequence[int]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ def read(path: Path) -> KSpaceScan:
     array = read_cfl(path)
     sidecar = read_sidecar(data_path, allowed=("voxel_mm", "affine", "sequence"))
     array = array.reshape([*array.shape, *[1] * (_N_AXES - array.ndim)])
-    spatial = _spatial_axes(array, data_path)
+    spatial = spatial_axes(array, data_path)
     frames = [axis for axis in _FRAMES if array.shape[axis] > 1]
     order = [*frames, _SLICE, _COIL, *spatial]
     order += [axis for axis in range(_N_AXES) if axis not in order]
@@ -63,7 +63,7 @@ def read(path: Path) -> KSpaceScan:
     )
 
 
-def _spatial_axes(array: Complex64, path: Path) -> list[int]:
+def spatial_axes(array: Complex64, path: Path) -> list[int]:
     """Return the encoded axes, after making sure that no other axis holds anything unknown."""
     wrong = [
         f"{name} (axis {axis}): {array.shape[axis]}" for axis, name in _MUST_BE_ONE.items() if array.shape[axis] > 1

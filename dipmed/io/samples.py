@@ -12,8 +12,8 @@ from dipmed.scan import Complex64, FormatError, ShapeError
 _MARGIN = 2.0  # how many times more energy the corner must hold before the centre is given up
 
 
-def check_samples(array: NDArray[Any], what: str) -> Complex64:
-    """Return k-space as complex64 after making sure that it can be one.
+def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Complex64:
+    """Return measured samples as complex64 after making sure that they can be what their ``kind`` says.
 
     Raises
     ------
@@ -22,22 +22,22 @@ def check_samples(array: NDArray[Any], what: str) -> Complex64:
     """
     if array.dtype.kind != "c":
         raise FormatError(
-            f"{what} holds {array.dtype} numbers, but k-space is complex; "
+            f"{what} holds {array.dtype} numbers, but {kind} is complex; "
             "store it as one complex array (real part + 1j * imaginary part)"
         )
     if array.size == 0:
         raise FormatError(f"{what} is empty, its shape is {array.shape}")
     with np.errstate(over="ignore"):
-        kspace: Complex64 = array.astype(np.complex64)
-    n_bad = kspace.size - int(np.isfinite(kspace).sum())
+        samples: Complex64 = array.astype(np.complex64)
+    n_bad = samples.size - int(np.isfinite(samples).sum())
     if n_bad:
         raise FormatError(
-            f"{n_bad} of {kspace.size} samples of {what} are NaN, infinite or beyond single precision; "
-            "export the k-space again"
+            f"{n_bad} of {samples.size} samples of {what} are NaN, infinite or beyond single precision; "
+            "export them again"
         )
-    if not kspace.any():
-        raise FormatError(f"all {kspace.size} samples of {what} are zero; there is nothing to reconstruct")
-    return kspace
+    if not samples.any():
+        raise FormatError(f"all {samples.size} samples of {what} are zero; nothing can be reconstructed from them")
+    return samples
 
 
 def sampled_locations(kspace: Complex64) -> NDArray[np.bool_]:

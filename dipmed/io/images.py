@@ -1,0 +1,156 @@
+"""Images to files and back, by the ending of the file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipmed.io.cfl import cfl_paths, read_cfl, write_cfl
+from dipmed.io.files import atomic_write, check_target, ending_of
+from dipmed.io.montage import write_montage
+from dipmed.io.mrd_image import write_mrd_images
+from dipmed.io.nifti import read_nifti, write_nifti
+from dipmed.io.npy import npz_variables, read_npy, read_npz
+from dipmed.patient import default_affine
+from dipmed.scan import FormatError, ImageVolume, OutputError
+
+_BART_TIME = 10
+
+
+def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, force: bool = False) -> None:
+    """Write an image in the format that the ending names; the file appears whole or not at all.
+
+    ``.nii.gz`` and ``.nii``
+        NIfTI with the affine in mm, RAS.
+    ``.npz``
+        NumPy arrays ``image`` (x, y, z[, frame]) and ``affine``.
+    ``.cfl``
+        BART, x, y, z on axes 0 to 2 and frames on axis 10; it has no place for the affine.
+    ``.h5``
+        ISMRMRD images.
+    ``.png``
+        A montage of all slices for the eye, always of the magnitude.
+
+    Parameters
+    ----------
+    volume
+        The image and its place.
+    path
+        Where to write.
+    complex
+        Keep a complex image complex; otherwise its magnitude is written. A real image is written as it is.
+    force
+        Replace an existing file.
+
+    Raises
+    ------
+    OutputError
+        When the ending is unknown, the image is not finite, the file exists, or it cannot be written.
+    """
+    path = Path(path)
+    check_output(path, force=force)
+    data = _as_written(volume.data, complex)
+    n_bad = data.size - int(np.isfinite(data).sum())
+    if n_bad:
+        raise OutputError(f"{path} is not written: {n_bad} of {data.size} voxels of the image are no finite numbers")
+    _WRITERS[ending_of(path)](ImageVolume(data, volume.affine), path, force=force)
+
+
+def check_output(path: str | Path, *, force: bool = False) -> None:
+    """Check that `save_image` will be able to write there, before the work begins.
+
+    Raises
+    ------
+    OutputError
+        When the ending is unknown, the folder is missing or cannot be written, or the file exists without ``force``.
+    """
+    path = Path(path)
+    if ending_of(path) not in _WRITERS:
+        raise OutputError(f"cannot write {path}: its ending should be one of {', '.join(_WRITERS)}")
+    for target in cfl_paths(path) if ending_of(path) == ".cfl" else (path,):
+        check_target(target, force=force)
+
+
+def load_image(path: str | Path) -> ImageVolume:
+    """Read an image from ``.nii.gz``, ``.nii``, ``.npz``, ``.npy`` or ``.cfl``, ``(x, y, z)`` or with frames.
+
+    Two axes are one slice. An image without an affine is put centred at the origin with voxels of 1 mm.
+
+    Raises
+    ------
+    FormatError
+        When the ending is unknown, or the file is damaged or no image.
+    """
+    path = Path(path)
+    reader = _READERS.get(ending_of(path))
+    if reader is None:
+        raise FormatError(f"{path} cannot be read as an image: its ending should be one of {', '.join(_READERS)}")
+    data, affine = reader(path)
+    if data.ndim == 2:
+        data = data[:, :, None]
+    if data.ndim not in (3, 4) or data.size == 0 or data.dtype.kind not in "iufc":
+        raise FormatError(f"{path} should be an image (x, y, z) or (x, y, z, frame), but is {data.shape} {data.dtype}")
+    data = data.astype(np.complex64 if data.dtype.kind == "c" else np.float32)
+    if not np.isfinite(data).all():
+        raise FormatError(f"{path} has voxels that are no finite numbers")
+    return ImageVolume(data, default_affine((1.0, 1.0, 1.0), data.shape[:3]) if affine is None else affine)
+
+
+def _as_written(data: NDArray[Any], keep_complex: bool) -> NDArray[Any]:
+    if not np.iscomplexobj(data):
+        return data.astype(np.complex64 if keep_complex else np.float32)
+    return data.astype(np.complex64) if keep_complex else np.abs(data).astype(np.float32)
+
+
+def _write_npz(volume: ImageVolume, path: Path, *, force: bool = False) -> None:
+    with atomic_write(path, force=force) as temporary:
+        np.savez(temporary, image=volume.data, affine=volume.affine, axes=np.array(["x", "y", "z", "frame"]))
+
+
+def _write_cfl(volume: ImageVolume, path: Path, *, force: bool = False) -> None:
+    data = volume.data
+    if data.ndim == 4:
+        data = data.reshape(*data.shape[:3], *[1] * (_BART_TIME - 3), data.shape[3])
+    write_cfl(path, data, force=force)
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    names = npz_variables(path)
+    if "image" not in names:
+        raise FormatError(f"{path} has no array 'image', only {', '.join(names) or 'nothing'}")
+    if "affine" not in names:
+        return read_npz(path, "image"), None
+    affine = read_npz(path, "affine")
+    if affine.shape != (4, 4) or affine.dtype.kind != "f" or not np.isfinite(affine).all():
+        raise FormatError(f"{path}: the affine should be 4 x 4 finite numbers")
+    return read_npz(path, "image"), affine.astype(np.float64)
+
+
+def _read_cfl(path: Path) -> tuple[NDArray[Any], None]:
+    data = read_cfl(path)
+    if data.ndim <= 3:
+        return data.reshape([*data.shape, *[1] * (3 - data.ndim)]), None
+    if max(data.shape[3:_BART_TIME]) > 1 or data.ndim > _BART_TIME + 1:
+        raise FormatError(f"{path} should be one image (x, y, z) with frames on BART's axis 10, but is {data.shape}")
+    return data.reshape(*data.shape[:3], -1), None
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    ".nii.gz": write_nifti,
+    ".nii": write_nifti,
+    ".npz": _write_npz,
+    ".cfl": _write_cfl,
+    ".h5": write_mrd_images,
+    ".png": write_montage,
+}
+_READERS: dict[str, Callable[[Path], tuple[NDArray[Any], NDArray[np.float64] | None]]] = {
+    ".nii.gz": read_nifti,
+    ".nii": read_nifti,
+    ".npz": _read_npz,
+    ".npy": lambda path: (read_npy(path), None),
+    ".cfl": _read_cfl,
+}

@@ -1,0 +1,59 @@
+"""One picture of a volume: its slices side by side, turned as doctors look at them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipmed.io.files import atomic_write
+from dipmed.patient import picture_axes
+from dipmed.scan import ImageVolume
+
+_MOST_TILES = 64
+_WINDOW_PERCENTILE = 99.9
+_SQUARE = 0.02  # a voxel whose sides differ by less is drawn as it is
+
+
+def montage(volume: ImageVolume) -> NDArray[np.uint8]:
+    """Return the magnitude of all slices (at most 64, evenly chosen) as grey values of one picture.
+
+    Frames follow each other, each with its slices. Black is zero, white the 99.9th percentile of the volume.
+    Voxels are drawn square in mm, the patient's right is on the left (see `dipmed.patient.picture_axes`).
+    """
+    magnitude = np.abs(volume.data).astype(np.float32)
+    magnitude = magnitude.reshape(*magnitude.shape[:2], -1, order="F")
+    n = magnitude.shape[2]
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_TILES)).round().astype(int))
+    white = float(np.percentile(magnitude, _WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
+    tiles = [_tile(magnitude[:, :, index] / white, volume.affine) for index in chosen]
+    n_columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
+    n_rows = math.ceil(len(tiles) / n_columns)
+    tiles += [np.zeros_like(tiles[0])] * (n_rows * n_columns - len(tiles))
+    rows = [np.hstack(tiles[start : start + n_columns]) for start in range(0, len(tiles), n_columns)]
+    return (np.clip(np.vstack(rows), 0, 1) * 255).round().astype(np.uint8)
+
+
+def write_montage(volume: ImageVolume, path: Path, *, force: bool = False) -> None:
+    """Write the montage as a PNG."""
+    from matplotlib.image import imsave
+
+    grey = montage(volume)
+    with atomic_write(path, force=force) as temporary:
+        imsave(temporary, grey, cmap="gray", vmin=0, vmax=255, format="png")
+
+
+def _tile(slice_: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """Turn one slice ``(x, y)`` upright, with square pixels."""
+    from scipy.ndimage import zoom
+
+    sizes = np.linalg.norm(affine[:3, :2], axis=0)
+    factors = sizes / sizes.min()
+    if factors.max() > 1 + _SQUARE:
+        slice_ = zoom(slice_, factors, order=1, grid_mode=True, mode="nearest")
+    axes = picture_axes(affine)
+    picture = slice_.transpose(axes.down, axes.across)
+    return picture[:: -1 if axes.down_reversed else 1, :: -1 if axes.across_reversed else 1]
