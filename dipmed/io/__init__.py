@@ -1,0 +1,62 @@
+"""Readers and writers: raw k-space in, images out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dipmed.scan import FormatError, KSpaceScan
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
+    """Read k-space from a file of any supported format, found by its content.
+
+    Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
+    NumPy, and HDF5 with ``kspace`` and ``traj``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    measurement
+        Which measurement of a file that holds several (ISMRMRD, Twix), counted from 0. By default the last one
+        with image data; the others are listed in the scan's notes.
+
+    Raises
+    ------
+    FormatError
+        When the file is missing, empty, damaged, contradicts itself, or has another format.
+    GeometryError
+        When it says something impossible about the place of the image.
+    ShapeError
+        When arrays in it do not fit each other.
+
+    Examples
+    --------
+    >>> from dipmed.io import load
+    >>> load("missing.h5")
+    Traceback (most recent call last):
+    ...
+    dipmed.scan.FormatError: missing.h5 does not exist
+    """
+    # each reader brings a library of its own, which takes a while to import
+    from dipmed.io import bart_file, fastmri_file, ismrmrd_file, matlab_file, numpy_file, trajectory_hdf5, twix_file
+    from dipmed.io.sniff import sniff
+
+    path = Path(path)
+    found = sniff(path)
+    if found == "ismrmrd":
+        return ismrmrd_file.read(path, measurement)
+    if found == "twix":
+        return twix_file.read(path, measurement)
+    if measurement not in (None, 0):
+        raise FormatError(f"{path} holds one measurement; there is no {measurement}")
+    readers = {
+        "bart": bart_file.read,
+        "fastmri": fastmri_file.read,
+        "matlab": matlab_file.read,
+        "numpy": numpy_file.read,
+        "trajectory": trajectory_hdf5.read,
+    }
+    return readers[found](path)

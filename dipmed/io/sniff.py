@@ -1,0 +1,124 @@
+"""Which format a file has, by what is in it and not by how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dipmed.io.hdf5 import open_hdf5
+from dipmed.io.ismrmrd_file import mrd_groups
+from dipmed.io.twix_raw import looks_like_twix
+from dipmed.scan import FormatError
+
+if TYPE_CHECKING:
+    import h5py
+
+ACCEPTED = (
+    "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
+    "NumPy (.npy, .npz), or HDF5 with kspace and traj"
+)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HEAD = 4096
+
+# k-space cannot be had from these; the sentence says what to do instead
+_OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    (
+        "DICOM images, from which no k-space can be recovered; export the raw data at the scanner",
+        lambda head: head[128:132] == b"DICM",
+    ),
+    (
+        "NIfTI images, from which no k-space can be recovered",
+        lambda head: head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"),
+    ),
+    ("a gzip archive; unpack it first", lambda head: head[:2] == b"\x1f\x8b"),
+    (
+        "a NumPy or Python pickle, which may run code when it is opened; save plain arrays with numpy.savez",
+        lambda head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+    ),
+    (
+        "Philips raw data; convert them with philips_to_ismrmrd",
+        lambda head: head.lstrip().startswith((b"# === DATA DESCRIPTION FILE", b"# ===", b"000 01 00:")),
+    ),
+)
+
+
+def sniff(path: Path) -> str:
+    """Return ``"ismrmrd"``, ``"fastmri"``, ``"trajectory"``, ``"twix"``, ``"bart"``, ``"matlab"`` or ``"numpy"``.
+
+    For BART's pairs the path may be either file or their common name.
+
+    Raises
+    ------
+    FormatError
+        When the file is missing, empty, a folder, or of another format.
+    """
+    if _is_bart(path):
+        return "bart"
+    head, size = _read_head(path)
+    if head.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")):
+        return "matlab"
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
+        return "numpy"
+    if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):
+        return _sniff_hdf5(path)
+    if looks_like_twix(head, size):
+        return "twix"
+    for what, matches in _OTHERS:
+        if matches(head):
+            raise FormatError(f"{path} holds {what}; accepted are {ACCEPTED}")
+    if path.suffix.lower() in (".cfl", ".hdr"):
+        other = ".hdr" if path.suffix.lower() == ".cfl" else ".cfl"
+        raise FormatError(f"{path} is one half of a BART pair, but {path.with_suffix(other).name} is not beside it")
+    kind = "is a text file" if _is_text(head) else "has an unknown format"
+    raise FormatError(f"{path} {kind}; accepted are {ACCEPTED}")
+
+
+def _is_bart(path: Path) -> bool:
+    base = path.with_suffix("") if path.suffix.lower() in (".cfl", ".hdr") else path
+    if base == path and path.is_file():
+        return False
+    return all(base.with_name(base.name + ending).is_file() for ending in (".cfl", ".hdr"))
+
+
+def _read_head(path: Path) -> tuple[bytes, int]:
+    try:
+        if path.is_dir():
+            raise FormatError(
+                f"{path} is a folder; name one raw data file (folders of DICOM images hold no k-space); "
+                f"accepted are {ACCEPTED}"
+            )
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError:
+        raise FormatError(f"{path} does not exist") from None
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise FormatError(f"{path} is empty; copy it again")
+    return head, size
+
+
+def _sniff_hdf5(path: Path) -> str:
+    with open_hdf5(path) as file:
+        if mrd_groups(file):
+            return "ismrmrd"
+        if "kspace" in file:
+            return "trajectory" if "traj" in file else "fastmri"
+        raise FormatError(f"{path} is an HDF5 file without k-space, {_contents(file)}; accepted are {ACCEPTED}")
+
+
+def _contents(file: h5py.File) -> str:
+    names = list(file)[:10]
+    return f"it holds {', '.join(names)}" if names else "it is empty"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(character.isprintable() or character.isspace() for character in text)
