@@ -1,0 +1,163 @@
+"""Sensitivity maps in virtual coils, through sigpy: the size of the calibration region, ESPIRiT, JSENSE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dipmed.scan import Complex64, DipmedError
+from operators.fourier import centred_ifft
+
+KERNEL_WIDTH = 6
+MIN_WIDTH = KERNEL_WIDTH + 2
+"""Fewer lines than this give too few blocks of k-space to learn a kernel from."""
+THRESHOLD = 0.02
+"""Singular values below this fraction of the largest one count as noise."""
+JSENSE_SUPPORT = 0.05
+"""Fraction of the brightest low-resolution voxel below which a voxel is air."""
+
+
+def calibration_width(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Return the size of the fully sampled box around the centre of k-space, 0 along each axis when there is none.
+
+    A cube is grown first and then each axis by itself, so lines give ``(all of x, number of lines)``.
+
+    Parameters
+    ----------
+    mask
+        ``(x, y[, z])``; a box of width w starts at index ``n // 2 - w // 2``.
+    """
+
+    def is_full(widths: list[int]) -> bool:
+        box = tuple(slice(n // 2 - w // 2, n // 2 - w // 2 + w) for n, w in zip(mask.shape, widths, strict=True))
+        return bool(mask[box].all())
+
+    cube = _largest(lambda w: is_full([min(w, n) for n in mask.shape]), max(mask.shape))
+    widths = [min(cube, n) for n in mask.shape]
+    if cube:
+        for axis, n in enumerate(mask.shape):
+            others = widths[:axis], widths[axis + 1 :]
+            widths[axis] = _largest(partial(lambda o, w: is_full([*o[0], w, *o[1]]), others), n)
+    return tuple(widths)
+
+
+def _largest(holds: Callable[[int], bool], limit: int) -> int:
+    """Bisect for the largest number up to ``limit`` for which ``holds``, which is true up to it and false after."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int, crop: float) -> Complex64:
+    """ESPIRiT maps of virtual coils, the first of which is the phase reference.
+
+    A 3-D scan is transformed along its readout and each position is calibrated by itself: the covariance image of
+    the 3-D method would need coils² volumes. All positions share the phase reference and the noise threshold, so the
+    maps are continuous along the readout and air gets none.
+
+    Raises
+    ------
+    DipmedError
+        When the fully sampled centre is too small, or no voxel reaches ``crop``.
+    """
+    widths = calibration_width(sampled)
+    encoded = widths if virtual.ndim == 3 else widths[1:]
+    if min(encoded) < MIN_WIDTH:
+        raise DipmedError(
+            f"ESPIRiT needs a fully sampled k-space centre of {MIN_WIDTH} lines or more, this scan has "
+            f"{' x '.join(map(str, widths))}; use --maps jsense, or give sensitivity maps with --maps FILE"
+        )
+    width = min(limit, *encoded)
+    if width < MIN_WIDTH:
+        raise DipmedError(f"ESPIRiT needs a calibration region of {MIN_WIDTH} lines or more, got {limit}")
+    if virtual.ndim == 3:
+        maps = _espirit_2d(virtual, width, crop, THRESHOLD)
+    else:
+        maps = _espirit_positions(virtual, widths[0], width, crop)
+    if not maps.any():
+        raise DipmedError(
+            "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
+            "is not in the middle of the array; use --maps jsense or --maps FILE"
+        )
+    return maps
+
+
+def jsense_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> Complex64:
+    """JSENSE maps of virtual coils, the first of which is the phase reference; no fully sampled centre is needed.
+
+    The support is where the low-resolution image that JSENSE estimates along with the maps is not air, without holes.
+    """
+    import sigpy as sp
+    import sigpy.mri.app
+
+    shape = virtual.shape[1:]
+    width = min(limit, *shape)
+    app = sigpy.mri.app.JsenseRecon(
+        virtual,
+        mps_ker_width=min(16, width),
+        ksp_calib_width=width,
+        weights=sampled.astype(np.float32),
+        show_pbar=False,
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):  # sigpy divides 0 by 0 where all maps vanish
+        maps = app.run()
+    spread = sp.rss([sp.ifft(sp.resize(kernel, shape)) for kernel in app.mps_ker], axes=(0,))
+    image = np.abs(sp.ifft(sp.resize(app.img_ker, shape))) * spread
+    if not (np.isfinite(image).all() and image.any()):
+        raise DipmedError("JSENSE did not converge on these data; use --maps espirit or --maps FILE")
+    object_ = image > JSENSE_SUPPORT * image.max()
+    # a voxel of the low-resolution image is as wide as a few voxels here, so the edge is uncertain by half of that
+    margin = max(1, round(max(shape) / width / 2))
+    support = ndimage.binary_fill_holes(ndimage.binary_dilation(object_, iterations=margin))
+    return _rotate_to_first(np.nan_to_num(maps) * support)
+
+
+def _espirit_2d(virtual: Complex64, width: int, crop: float, threshold: float) -> Complex64:
+    import sigpy.mri.app
+
+    app = sigpy.mri.app.EspiritCalib(
+        virtual, calib_width=width, thresh=threshold, kernel_width=KERNEL_WIDTH, crop=crop, show_pbar=False
+    )
+    # sigpy refers phases to the first coil, here the principal one, and divides 0 by 0 where it is exactly dark
+    with np.errstate(invalid="ignore", divide="ignore"):
+        maps = app.run()
+    return np.nan_to_num(maps)
+
+
+def _espirit_positions(virtual: Complex64, width_x: int, width: int, crop: float) -> Complex64:
+    n_coils, n_x, n_y, n_z = virtual.shape
+    start = n_x // 2 - width_x // 2
+    central = np.zeros_like(virtual)
+    central[:, start : start + width_x] = virtual[:, start : start + width_x]
+    lines = torch.from_numpy(np.moveaxis(central, 1, -1).copy())
+    hybrid = np.moveaxis(centred_ifft(lines, 1).numpy(), -1, 0)
+    signal = np.array([_largest_singular_value(position, width) for position in hybrid])
+    maps = np.zeros((n_x, n_coils, n_y, n_z), dtype=np.complex64)
+    for index, (position, largest) in enumerate(zip(hybrid, signal, strict=True)):
+        if largest > THRESHOLD * signal.max():
+            threshold = THRESHOLD * signal.max() / largest
+            maps[index] = _espirit_2d(np.ascontiguousarray(position), width, crop, threshold)
+    return np.ascontiguousarray(np.moveaxis(maps, 0, 1))
+
+
+def _largest_singular_value(kspace: Complex64, width: int) -> float:
+    """Largest singular value of the calibration matrix of ``(coil, y, z)``, as ESPIRiT forms it."""
+    y, z = (n // 2 - width // 2 for n in kspace.shape[1:])
+    region = kspace[:, y : y + width, z : z + width]
+    blocks = np.lib.stride_tricks.sliding_window_view(region, (KERNEL_WIDTH, KERNEL_WIDTH), axis=(1, 2))
+    matrix = np.moveaxis(blocks, 0, 2).reshape(-1, kspace.shape[0] * KERNEL_WIDTH**2)
+    return float(np.linalg.norm(matrix, ord=2))
+
+
+def _rotate_to_first(maps: Complex64) -> Complex64:
+    """Normalise each voxel's coil vector and turn its first entry to phase zero."""
+    length = np.sqrt((np.abs(maps) ** 2).sum(axis=0))
+    phase = np.exp(-1j * np.angle(maps[0]))
+    return np.where(length > 0, maps * phase / np.where(length > 0, length, 1), 0).astype(np.complex64)

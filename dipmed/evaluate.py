@@ -1,0 +1,221 @@
+"""How close an image is to a reference: PSNR, SSIM and NRMSE, and the record of a fit's snapshots.
+
+Nothing here may reach a fit: `dipmed.dip` never imports this module.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+from torch import Tensor
+
+from dipmed.calib.coils import estimate_maps
+from dipmed.scan import Complex64, DipmedError, ShapeError
+from operators.fourier import centred_ifft
+
+WINDOW = 7
+"""Width of the SSIM window along each axis."""
+
+Image = Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one image; those without ``raw`` are taken after one least-squares real scale factor.
+
+    Parameters
+    ----------
+    psnr, psnr_raw
+        Peak signal-to-noise ratio in dB, the peak being the maximum of the reference.
+    ssim, ssim_raw
+        Structural similarity, at most 1, with the maximum of the reference as data range.
+    nrmse, nrmse_raw
+        Root mean square error over that of the reference.
+    """
+
+    psnr: float
+    ssim: float
+    nrmse: float
+    psnr_raw: float
+    ssim_raw: float
+    nrmse_raw: float
+
+
+def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, NDArray[np.bool_]]:
+    """Combine the coils of a fully sampled scan, with ESPIRiT maps from its centre.
+
+    ``x = Σ conj(s_c) F⁻¹ y_c`` with ``Σ|s_c|² = 1`` on the support of the maps and 0 outside.
+
+    Parameters
+    ----------
+    kspace
+        ``(coil, x, y[, z])``, fully sampled.
+    n_calib
+        Width of the calibration region along each axis.
+
+    Returns
+    -------
+    image, support
+        ``(x, y[, z])``, complex and bool.
+
+    Raises
+    ------
+    ShapeError
+        When the k-space has another number of axes.
+    DipmedError
+        When no maps can be estimated.
+    """
+    full = np.ones(kspace.shape[1:], dtype=bool)
+    maps = estimate_maps(kspace, full, calib_width=n_calib)
+    coil_images = centred_ifft(torch.from_numpy(np.ascontiguousarray(kspace)), kspace.ndim - 1).numpy()
+    image: Complex64 = np.sum(maps.conj() * coil_images, axis=0)
+    return image, np.asarray(maps.any(axis=0))
+
+
+def score(image: Image, reference: Image, support: Image | None = None) -> Scores:
+    """Compare magnitudes; both are set to zero outside the support.
+
+    Parameters
+    ----------
+    image, reference
+        ``(x, y[, z])`` or with the channel axis of length 1 in front; complex or real.
+    support
+        Of the same shape, true inside the object; None for everywhere.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes differ or an axis is shorter than the window.
+    DipmedError
+        When a value is not finite or the reference is zero.
+    """
+    x, truth = _prepared(image, reference, support)
+    raw = _metrics(x, truth)
+    matched = _metrics(x * _least_squares_factor(x, truth), truth)
+    return Scores(*matched, *raw)
+
+
+def match_scale(image: Image, reference: Image) -> NDArray[np.float64]:
+    """Return the magnitude of ``image`` times the real factor that brings it closest to that of ``reference``.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes differ.
+    DipmedError
+        When a value is not finite or the reference is zero.
+    """
+    x, truth = _prepared(image, reference, None)
+    return x * _least_squares_factor(x, truth)
+
+
+def structural_similarity(image: NDArray[Any], reference: NDArray[Any], data_range: float) -> float:
+    """Mean structural similarity with a uniform window of 7 along each axis.
+
+    Covariances are the unbiased ones of a window, and windows that reach over the edge are left out (Wang et al.
+    2004, doi:10.1109/TIP.2003.819861, with K1 = 0.01 and K2 = 0.03).
+
+    Parameters
+    ----------
+    image, reference
+        Real, of the same shape.
+    data_range
+        Difference between the largest and the smallest value that are possible.
+    """
+    x, y = image.astype(np.float64), reference.astype(np.float64)
+    mean_x, mean_y = uniform_filter(x, WINDOW), uniform_filter(y, WINDOW)
+    n = WINDOW**x.ndim
+    unbiased = n / (n - 1)
+    var_x = unbiased * (uniform_filter(x * x, WINDOW) - mean_x**2)
+    var_y = unbiased * (uniform_filter(y * y, WINDOW) - mean_y**2)
+    cov = unbiased * (uniform_filter(x * y, WINDOW) - mean_x * mean_y)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    inner = (slice(WINDOW // 2, -(WINDOW // 2)),) * x.ndim
+    return float(similarity[inner].mean())
+
+
+class SnapshotScores:
+    """Scores of a fit's images along the way, to measure by how much it missed its best one.
+
+    Give an instance to a fit as its observer: it takes the iteration and the image, and hands nothing back.
+
+    Parameters
+    ----------
+    reference, support
+        As for `score`.
+
+    Attributes
+    ----------
+    curve
+        ``(iteration, psnr, ssim)`` of each snapshot.
+    seconds
+        Time spent here, to be taken off the time of the fit.
+    """
+
+    def __init__(self, reference: Image, support: Image | None = None) -> None:
+        self._reference = reference
+        self._support = support
+        self.curve: list[tuple[int, float, float]] = []
+        self.seconds = 0.0
+
+    def __call__(self, iteration: int, image: Tensor) -> None:
+        start = time.perf_counter()
+        scores = score(image, self._reference, self._support)
+        self.curve.append((iteration, scores.psnr, scores.ssim))
+        self.seconds += time.perf_counter() - start
+
+    @property
+    def best_psnr(self) -> float:
+        """Highest PSNR of a snapshot in dB, minus infinity when there is none."""
+        return max((psnr for _, psnr, _ in self.curve), default=-np.inf)
+
+    def regret(self, final: Image) -> float:
+        """Return the best PSNR along the run minus that of the image that the fit returned, in dB, at least 0.
+
+        The snapshots must be what the fit would have returned at that iteration, after any final step.
+        """
+        return max(0.0, self.best_psnr - score(final, self._reference, self._support).psnr)
+
+
+def _prepared(image: Image, reference: Image, support: Image | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, truth = np.abs(_spatial(image)).astype(np.float64), np.abs(_spatial(reference)).astype(np.float64)
+    if x.shape != truth.shape:
+        raise ShapeError(f"the image must be {truth.shape} like the reference, got {x.shape}")
+    if x.ndim not in (2, 3) or min(x.shape) < WINDOW:
+        raise ShapeError(f"images to compare must be (x, y[, z]) and {WINDOW} or more along each axis, got {x.shape}")
+    if support is not None:
+        inside = _spatial(support).astype(bool)
+        if inside.shape != truth.shape:
+            raise ShapeError(f"the support must be {truth.shape} like the reference, got {inside.shape}")
+        x, truth = np.where(inside, x, 0), np.where(inside, truth, 0)
+    for name, array in (("image", x), ("reference", truth)):
+        if not np.isfinite(array).all():
+            raise DipmedError(f"the {name} holds NaN or infinity, so it cannot be scored")
+    if not truth.any():
+        raise DipmedError("the reference is zero everywhere inside the support: there is nothing to compare with")
+    return x, truth
+
+
+def _spatial(image: Image) -> NDArray[Any]:
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    return array[0] if array.ndim > 2 and len(array) == 1 else array
+
+
+def _least_squares_factor(x: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    energy = float((x * x).sum())
+    return float((x * truth).sum()) / energy if energy > 0 else 1.0
+
+
+def _metrics(x: NDArray[np.float64], truth: NDArray[np.float64]) -> tuple[float, float, float]:
+    peak = float(truth.max())
+    error = float(np.mean((x - truth) ** 2))
+    psnr = 10 * np.log10(peak**2 / error) if error > 0 else np.inf
+    nrmse = np.sqrt(error / np.mean(truth**2))
+    return float(psnr), structural_similarity(x, truth, peak), float(nrmse)
