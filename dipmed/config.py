@@ -7,19 +7,30 @@ from typing import Any, Literal, Self
 
 from dipmed.scan import DipmedError
 
-InputName = Literal["noise", "zero-filled", "total-variation"]
+InputName = Literal["noise", "zero-filled", "wavelet"]
 UpdateName = Literal["none", "drift", "data-consistent"]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Size of the U-Net: channels of each scale, finest first, and of its skip connections."""
+    """Size of the U-Net.
+
+    Parameters
+    ----------
+    channels
+        Features of each scale, finest first.
+    skip_channels
+        Features that a skip connection passes on.
+    up_channels
+        Features that go up from one scale to the next; fewer make the convolution after it cheaper.
+    """
 
     channels: tuple[int, ...] = (64, 64, 64, 64)
-    skip_channels: int = 64
+    skip_channels: int = 16
+    up_channels: int = 32
 
     def __post_init__(self) -> None:
-        if not self.channels or min((*self.channels, self.skip_channels)) < 1:
+        if not self.channels or min((*self.channels, self.skip_channels, self.up_channels)) < 1:
             raise DipmedError(f"a network needs at least one scale and positive channels, got {self}")
 
 
@@ -33,7 +44,7 @@ class FitConfig:
         Size of the network.
     inputs
         What the network sees, joined along channels: ``"noise"`` (32 channels), ``"zero-filled"`` (the adjoint of
-        the data), ``"total-variation"`` (a short compressed-sensing reconstruction of the same data).
+        the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data).
     input_jitter
         Standard deviation of the fresh Gaussian noise added to the input at each step; images peak near 1.
     input_update, input_drift
@@ -69,12 +80,12 @@ class FitConfig:
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    inputs: tuple[InputName, ...] = ("zero-filled", "total-variation")
+    inputs: tuple[InputName, ...] = ("zero-filled", "wavelet")
     input_jitter: float = 0.15
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01
     tv_weight: float = 0.02
-    kspace_exponent: float = 0.25
+    kspace_exponent: float = 0.5
     optimizer: Literal["muon", "adam"] = "muon"
     rate: float = 0.03
     adam_rate: float = 3e-3
@@ -110,7 +121,7 @@ class FitConfig:
 PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=250),
-    "mri-3d": FitConfig(network=NetworkConfig(channels=(16, 32, 32), skip_channels=16), iterations=300),
+    "mri-3d": FitConfig(network=NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16), iterations=300),
 }
 
 

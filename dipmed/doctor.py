@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dipmed.dip.precision import fast_cpu_instructions
 from dipmed.record import versions
 from operators import CartesianMRI
 from operators.checks import dot_test
@@ -28,9 +29,7 @@ def run_checks(console: Console) -> bool:
     else:
         table.add_row("GPU", "none: fits run on the CPU")
     table.add_row("threads", str(torch.get_num_threads()))
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
-    table.add_row("bfloat16 on the CPU", ", ".join(fast) or "no: fits use float32")
+    table.add_row("bfloat16 on the CPU", ", ".join(fast_cpu_instructions()) or "no: fits use float32")
     table.add_row("BART (for benchmarks)", shutil.which("bart") or "not installed")
     table.add_row("skimage (for tests)", "yes" if importlib.util.find_spec("skimage") else "not installed")
     healthy = True

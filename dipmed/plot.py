@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dipmed.compare import Comparison
 from dipmed.evaluate import match_scale
@@ -40,8 +42,6 @@ def save_comparison(result: Comparison, path: Path, *, force: bool = False) -> N
         figure.savefig(temporary, dpi=110)
 
 
-def _middle(
-    image: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _middle(image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The middle slice of a volume, or the slice itself."""
     return image[..., image.shape[2] // 2] if image.ndim == 3 else image

@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dipmed.config import FitConfig
 from dipmed.dip.inputs import make_input
 from dipmed.dip.optimizers import cosine_decay, make_optimizers, set_rate
+from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.stopping import StoppingRule, find_rule, watching_rules
@@ -144,7 +144,7 @@ class _Fit:
         self.start = start
         self.device = problem.y.device
         self.shape = tuple(problem.adjoint_data.shape[1:])
-        self.autocast = _autocast(config, self.device)
+        self.autocast = autocast(config, self.device)
         ndim = len(self.shape)
         memory_format = torch.channels_last if ndim == 2 else torch.channels_last_3d
         network_input = make_input(problem, config, generator)
@@ -207,7 +207,7 @@ class _Fit:
         # the data term enters by its gradient, so that one forward and one adjoint a step are enough
         surrogate = torch.sum(channels * to_channels(gradient))
         if self.config.tv_weight:
-            penalty = self.config.tv_weight * total_variation(output)
+            penalty = self.config.tv_weight * total_variation(output, len(self.shape))
             surrogate = surrogate + penalty
             value = value + penalty.detach()
         for optimizer in self.optimizers:
@@ -271,8 +271,8 @@ class _Fit:
     def _restart(self, loss: float) -> None:
         if self.rate_factor < 1:
             raise DivergedError(
-                f"the fit diverged again at iteration {self.iteration} (loss {loss:g}) after a restart at a lower rate; "
-                "look for spikes in the data, or try --maps jsense, --method dip-vanilla or another --seed"
+                f"the fit diverged again at iteration {self.iteration} (loss {loss:g}) after a restart at a lower "
+                "rate; look for spikes in the data, or try --maps jsense, --method dip-vanilla or another --seed"
             )
         self.rate_factor = _RESTART_RATE
         self.iteration, self.average = self.snapshots[0].restore(self.network, self.optimizers, self.input)
@@ -294,17 +294,3 @@ class _Fit:
             criterion=criterion,
             seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
         )
-
-
-def _autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 convolutions where they are faster; the physics stays in float32."""
-    wanted = config.mixed_precision == "on" or (config.mixed_precision == "auto" and _has_fast_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
-
-
-def _has_fast_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # by capability and not by a stopwatch, so that the same machine always gives the same image
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

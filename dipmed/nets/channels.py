@@ -27,4 +27,6 @@ def pad_to_multiple(x: Tensor, multiple: int, ndim: int) -> Tensor:
 
 def crop_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Undo `pad_to_multiple`: keep the first ``shape`` elements of the trailing axes."""
-    return x[(..., *(slice(0, n) for n in shape))]
+    for axis, n in enumerate(shape, start=-len(shape)):
+        x = x.narrow(axis, 0, n)
+    return x

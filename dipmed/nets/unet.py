@@ -32,7 +32,7 @@ class UNet(nn.Module):
     Parameters
     ----------
     config
-        Channels of each scale, finest first, and of the skip connections.
+        Sizes of the parts.
     n_in, n_out
         Input and output channels.
     ndim
@@ -52,9 +52,11 @@ class UNet(nn.Module):
             for i, c in zip(inputs, channels, strict=True)
         )
         below = (*channels[1:], channels[-1])
+        # a 1x1 convolution and linear interpolation commute, and the convolution is cheaper on the coarser grid
+        self.reductions = nn.ModuleList(convolution(b, config.up_channels, 1) for b in below)
         self.ups = nn.ModuleList(
-            nn.Sequential(_Block(ndim, b + config.skip_channels, c, 3), _Block(ndim, c, c, 1))
-            for b, c in zip(below, channels, strict=True)
+            nn.Sequential(_Block(ndim, config.up_channels + config.skip_channels, c, 3), _Block(ndim, c, c, 1))
+            for c in channels
         )
         self.out = convolution(channels[0], n_out, 1)
 
@@ -64,6 +66,7 @@ class UNet(nn.Module):
         for skip, down in zip(self.skips, self.downs, strict=True):
             kept.append(skip(x))
             x = down(x)
-        for skip_features, up in zip(reversed(kept), reversed(self.ups), strict=True):
-            x = up(torch.cat([upsample_linear(x), skip_features], 1))
+        coarse_to_fine = zip(reversed(kept), reversed(self.reductions), reversed(self.ups), strict=True)
+        for skip_features, reduction, up in coarse_to_fine:
+            x = up(torch.cat([upsample_linear(reduction(x)), skip_features], 1))
         return self.out(x)

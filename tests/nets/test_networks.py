@@ -1,0 +1,78 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dipmed.config import NetworkConfig
+from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_complex
+from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
+from dipmed.scan import DipmedError
+
+SMALL = NetworkConfig(channels=(8, 8), skip_channels=4)
+
+
+def fresh(seed, ndim=2):
+    return make_network(SMALL, 2, 2, ndim, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_same_seed_same_weights(ndim):
+    first, again, other = fresh(3, ndim), fresh(3, ndim), fresh(4, ndim)
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+
+
+def test_global_random_state_is_untouched():
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    fresh(1)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (4, 8, 12)])
+def test_network_keeps_the_shape(shape):
+    network = fresh(0, len(shape))
+    assert network(torch.randn(3, 2, *shape)).shape == (3, 2, *shape)
+
+
+def test_slices_of_a_batch_do_not_mix():
+    network = fresh(0)
+    x = torch.randn(3, 2, 8, 8)
+    together = network(x)
+    for index in range(3):
+        torch.testing.assert_close(network(x[index : index + 1])[0], together[index], rtol=1e-4, atol=1e-5)
+
+
+def test_initial_weights_have_the_scale_of_torch_convolutions():
+    ours = make_network(NetworkConfig((64, 64), 64), 2, 2, 2, torch.Generator().manual_seed(0))
+    for module in ours.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.weight.numel() > 1000:
+            theirs = torch.nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size)
+            assert float(module.weight.detach().std()) == pytest.approx(float(theirs.weight.detach().std()), rel=0.05)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.integers(0, 99))
+def test_upsampling_by_slices_equals_torch(shape, seed):
+    x = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(upsample_linear_by_slices(x), upsample_linear(x))
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=3), st.sampled_from([2, 4, 8]))
+def test_padding_and_cropping_are_inverse(shape, multiple):
+    x = torch.randn(1, 2, *shape)
+    padded = pad_to_multiple(x, multiple, len(shape))
+    assert all(n % multiple == 0 for n in padded.shape[2:])
+    assert torch.equal(crop_to(padded, tuple(shape)), x)
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=3))
+def test_channels_and_complex_are_inverse(shape):
+    x = torch.randn(2, 1, *shape, dtype=torch.complex64)
+    assert to_channels(x).shape == (2, 2, *shape)
+    assert torch.equal(to_complex(to_channels(x)), x)
+
+
+def test_a_network_without_channels_is_refused():
+    with pytest.raises(DipmedError, match="at least one scale"):
+        NetworkConfig(channels=())
