@@ -30,7 +30,8 @@ def montage(volume: ImageVolume) -> NDArray[np.uint8]:
     chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_TILES)).round().astype(int))
     white = float(np.percentile(magnitude, _WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
     tiles = [_tile(magnitude[:, :, index] / white, volume.affine) for index in chosen]
-    n_columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
+    height, width = tiles[0].shape
+    n_columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * height / width))))
     n_rows = math.ceil(len(tiles) / n_columns)
     tiles += [np.zeros_like(tiles[0])] * (n_rows * n_columns - len(tiles))
     rows = [np.hstack(tiles[start : start + n_columns]) for start in range(0, len(tiles), n_columns)]
