@@ -173,6 +173,28 @@ def mrd_from_affine(affine: NDArray[np.float64], shape: Sequence[int]) -> MrdGeo
     return MrdGeometry(lps_to_ras(centre), read_dir, phase_dir, slice_dir, (x, y, z))
 
 
+def plane_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the affine of the first slice of a stack alone: the third axis normal to it, as long as the spacing.
+
+    Slices of a slanted stack are shifted in their plane, which makes the affine of the stack sheared; that of one
+    slice is not.
+
+    Raises
+    ------
+    GeometryError
+        When the first two axes are parallel, or the third lies in their plane.
+    """
+    x, y, step = _finite(affine, "affine")[:3, :3].T
+    normal = np.cross(x, y)
+    area = float(np.linalg.norm(normal))
+    distance = float(step @ normal) / area if area > 0 else 0.0
+    if distance == 0.0:
+        raise GeometryError("the axes of the affine do not span a volume")
+    plane = affine.copy()
+    plane[:3, 2] = normal / area * distance
+    return plane
+
+
 def stack_slices(
     positions: ArrayLike,
     directions: tuple[Vector, Vector, Vector],

@@ -13,6 +13,7 @@ from dipmed.patient import (
     directions_from_quaternion,
     lps_to_ras,
     mrd_from_affine,
+    plane_affine,
     siemens_image_axes,
     stack_slices,
 )
@@ -99,6 +100,18 @@ def test_slices_shifted_in_their_plane_give_a_slanted_stack():
     stack = stack_slices([[0, 0, 0], [1, 0, 5]], (LEFT, BACK, HEAD), VOXEL, (8, 6))
     np.testing.assert_allclose(place(stack.affine, 4, 3, 1), [-1, 0, 5], atol=1e-12)
     assert stack.misfit_mm == pytest.approx(0)
+
+
+def test_one_slice_of_a_slanted_stack_is_upright():
+    stack = stack_slices([[0, 0, 0], [1, 2, 5]], (LEFT, BACK, HEAD), VOXEL, (8, 6))
+    plane = plane_affine(stack.affine)
+    np.testing.assert_allclose(place(plane, 4, 3, 0), place(stack.affine, 4, 3, 0))
+    np.testing.assert_allclose(place(plane, 4, 3, 1) - place(plane, 4, 3, 0), [0, 0, 5], atol=1e-12)
+
+
+def test_an_affine_without_volume_has_no_plane():
+    with pytest.raises(GeometryError, match="volume"):
+        plane_affine(np.diag([1.0, 0.0, 1.0, 1.0]))
 
 
 def test_slices_at_one_place_are_refused():

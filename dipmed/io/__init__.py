@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dipmed.io.arrays import load_maps, load_mask
+from dipmed.io.images import check_output, load_image, save_image
+from dipmed.io.ismrmrd_writer import save_ismrmrd
 from dipmed.scan import FormatError, KSpaceScan
 
-__all__ = ["load"]
+__all__ = ["check_output", "load", "load_image", "load_maps", "load_mask", "save_image", "save_ismrmrd"]
 
 
 def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
