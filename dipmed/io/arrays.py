@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from dipmed.io.bart_file import spatial_axes
 from dipmed.io.cfl import read_cfl
-from dipmed.io.files import ending_of
+from dipmed.io.files import check_source, ending_of
 from dipmed.io.npy import npz_variables, read_npy, read_npz
 from dipmed.io.samples import as_mask, check_samples
 from dipmed.scan import Complex64, FormatError
@@ -33,7 +34,7 @@ def load_maps(path: str | Path) -> Complex64:
         When the file is damaged, of another kind, or holds no maps.
     """
     path = Path(path)
-    array = _maps_from_bart(path) if ending_of(path) == ".cfl" else _from_numpy(path, _MAP_NAMES)
+    array = _read(path, _maps_from_bart, _MAP_NAMES)
     maps = check_samples(array, str(path), kind="a coil sensitivity map")
     if maps.ndim == 3:
         maps = maps[None]
@@ -55,19 +56,22 @@ def load_mask(path: str | Path) -> NDArray[np.bool_]:
         When the file is damaged or of another kind, or holds anything but 0 and 1.
     """
     path = Path(path)
-    array = _mask_from_bart(path) if ending_of(path) == ".cfl" else _from_numpy(path, _MASK_NAMES)
+    array = _read(path, _mask_from_bart, _MASK_NAMES)
     if array.ndim not in (1, 2, 3):
         raise FormatError(f"{path} should hold a mask (y,), (x, y), (x, y, z) or (slice, x, y), but is {array.shape}")
     return as_mask(array, str(path))
 
 
-def _from_numpy(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
-    """Read an ``.npy``, or of an ``.npz`` the array with one of the names, or its only one."""
+def _read(path: Path, from_bart: Callable[[Path], NDArray[Any]], names: tuple[str, ...]) -> NDArray[Any]:
+    """Read BART's pair, an ``.npy``, or of an ``.npz`` the array with one of the names or its only one."""
     ending = ending_of(path)
+    if ending not in (".npy", ".npz", ".cfl"):
+        raise FormatError(f"{path} cannot be read: its ending should be .npy, .npz or .cfl")
+    check_source(path)
+    if ending == ".cfl":
+        return from_bart(path)
     if ending == ".npy":
         return read_npy(path)
-    if ending != ".npz":
-        raise FormatError(f"{path} cannot be read: its ending should be .npy, .npz or .cfl")
     found = list(npz_variables(path))
     usual = [name for name in names if name in found]
     if not usual and len(found) != 1:
@@ -79,11 +83,11 @@ def _maps_from_bart(path: Path) -> Complex64:
     """Read BART's maps as (slice, coil, x, y[, z])."""
     array = read_cfl(path)
     array = array.reshape([*array.shape, *[1] * (_BART_AXES - array.ndim)])
-    kept = [_BART_SLICE, _BART_COIL, *spatial_axes(array, path)]
-    frames = {axis: n for axis, n in enumerate(array.shape) if n > 1 and axis not in kept}
-    if frames:
-        listed = ", ".join(f"axis {axis}: {n}" for axis, n in frames.items())
+    sets = {axis: n for axis, n in enumerate(array.shape) if n > 1 and axis > _BART_COIL and axis != _BART_SLICE}
+    if sets:
+        listed = ", ".join(f"axis {axis}: {n}" for axis, n in sets.items())
         raise FormatError(f"{path} has more than one set of maps ({listed}); keep one")
+    kept = [_BART_SLICE, _BART_COIL, *spatial_axes(array, path)]
     others = [axis for axis in range(_BART_AXES) if axis not in kept]
     return array.transpose([*kept, *others]).reshape([array.shape[axis] for axis in kept])
 

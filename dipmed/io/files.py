@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all, and never replace another file unasked."""
+"""Files to read and to write: output appears whole or not at all, and never replaces another file unasked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from dipmed.scan import OutputError
+from dipmed.scan import FormatError, OutputError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -30,6 +30,23 @@ def ending_of(path: str | Path) -> str:
     """Return the file ending in lower case, ``.nii.gz`` as one ending."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def check_source(path: str | Path) -> None:
+    """Check that there is a file to read.
+
+    Raises
+    ------
+    FormatError
+        When it does not exist, is a folder, or may not be read.
+    """
+    path = Path(path)
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise FormatError(f"{path} does not exist") from None
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def check_target(path: str | Path, *, force: bool = False) -> None:

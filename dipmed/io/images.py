@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.io.cfl import cfl_paths, read_cfl, write_cfl
-from dipmed.io.files import atomic_write, check_target, ending_of
+from dipmed.io.files import atomic_write, check_source, check_target, ending_of
 from dipmed.io.montage import write_montage
 from dipmed.io.mrd_image import write_mrd_images
 from dipmed.io.nifti import read_nifti, write_nifti
@@ -89,6 +89,7 @@ def load_image(path: str | Path) -> ImageVolume:
     reader = _READERS.get(ending_of(path))
     if reader is None:
         raise FormatError(f"{path} cannot be read as an image: its ending should be one of {', '.join(_READERS)}")
+    check_source(path)
     data, affine = reader(path)
     if data.ndim == 2:
         data = data[:, :, None]
