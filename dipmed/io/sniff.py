@@ -19,7 +19,7 @@ ACCEPTED = (
     "NumPy (.npy, .npz), or HDF5 with kspace and traj"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_HEAD = 4096
+_HEAD = 16384  # as far as the first measurement of a Twix file
 
 # k-space cannot be had from these; the sentence says what to do instead
 _OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
@@ -38,7 +38,7 @@ _OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ),
     (
         "Philips raw data; convert them with philips_to_ismrmrd",
-        lambda head: head.lstrip().startswith((b"# === DATA DESCRIPTION FILE", b"# ===", b"000 01 00:")),
+        lambda head: head.startswith((b"# === DATA DESCRIPTION FILE", b"000 01 00:")),
     ),
 )
 
@@ -89,6 +89,8 @@ def _read_head(path: Path) -> tuple[bytes, int]:
                 f"accepted are {ACCEPTED}"
             )
         size = path.stat().st_size
+        if not path.is_file():
+            raise FormatError(f"{path} is no regular file")
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError:

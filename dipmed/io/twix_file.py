@@ -67,7 +67,7 @@ def read(path: Path, measurement: int | None = None) -> KSpaceScan:
     measurements = [_Sorted.of(item) for item in read_measurements(path)]
     index = _choose(measurements, measurement, path)
     chosen = measurements[index]
-    values = chosen.measurement.protocol()
+    values = chosen.measurement.protocol
     _refuse_trajectories(values, path)
     covariance, noise_notes = _noise(measurements, index)
     heads = chosen.measurement.heads
@@ -282,7 +282,7 @@ def _noise(measurements: list[_Sorted], index: int) -> tuple[NDArray[np.complex1
         if not len(numbers) or item.measurement.channels(int(numbers[0])) != channels:
             continue
         covariance = noise_covariance(item.measurement.samples(numbers))
-        dwell_ns = _number(chosen.measurement.protocol(), "sRXSPEC.alDwellTime[0]")
+        dwell_ns = _number(chosen.measurement.protocol, "sRXSPEC.alDwellTime[0]")
         if not dwell_ns or dwell_ns <= 0:
             return covariance, ("The dwell time of the image is missing; that of the noise measurement was assumed.",)
         noise_ns = _noise_dwell_ns(item, int(item.readouts["samples"][numbers[0]]))
@@ -293,7 +293,7 @@ def _noise(measurements: list[_Sorted], index: int) -> tuple[NDArray[np.complex1
 
 def _noise_dwell_ns(item: _Sorted, n_samples: int) -> float:
     """Return the dwell time that Siemens' noise measurements have, as siemens_to_ismrmrd knows them."""
-    name = item.measurement.protocol().get("tProtocolName", "")
+    name = item.measurement.protocol.get("tProtocolName", "")
     if name in ("AdjCoilSens", "AdjQuietCoilSens"):
         return 5000.0 if name == "AdjCoilSens" else 4000.0
     if item.measurement.is_vb:
@@ -305,7 +305,7 @@ def _other_measurements(measurements: list[_Sorted], index: int) -> tuple[str, .
     others = []
     for number, item in enumerate(measurements):
         if number != index:
-            name = item.measurement.protocol().get("tProtocolName", "unnamed")
+            name = item.measurement.protocol.get("tProtocolName", "unnamed")
             others.append(f"{number} ({name}, {int(item.imaging.sum())} image readouts)")
     if not others:
         return ()

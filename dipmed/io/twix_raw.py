@@ -10,6 +10,8 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ from numpy.typing import NDArray
 from dipmed.scan import Complex64, FormatError
 
 _MOST_MEASUREMENTS = 64
-_LARGEST_HEADER = 32 * 2**20
+_LEAST_VB_HEADER = 10000  # bytes; smaller numbers at the start of a file belong to later software
+_MOST_PARTS = 32  # of a protocol header
+_LARGEST_HEADER = 16 * 2**20
 _MOST_NUMBER_TEXT = 200
+_MOST_OCCURRENCES = 20
 _COPY_AGAIN = "it is truncated or damaged, copy it again from the scanner"
 _DMA_LENGTH = 2**25  # the length of a block is stored in the lower 25 bits
 # values of the protocol that are read; nothing about the person is among them
@@ -92,6 +97,7 @@ class Measurement:
         starts = range(0, len(content) - header.itemsize + 1, stride)
         return tuple(int(np.frombuffer(content, header, 1, at)[0]["ChannelId"]) for at in starts)
 
+    @cached_property
     def protocol(self) -> dict[str, str]:
         """Return the values of the protocol that a reconstruction needs, as text."""
         values: dict[str, str] = {}
@@ -101,7 +107,7 @@ class Measurement:
 
     def parameter(self, name: str) -> float | None:
         """Return the first number of a parameter of the XProtocol part of the header."""
-        for found in re.finditer(rf'"{re.escape(name)}">', self.text):
+        for found in islice(re.finditer(rf'"{re.escape(name)}">', self.text), _MOST_OCCURRENCES):
             content = self.text[found.end() : found.end() + _MOST_NUMBER_TEXT].partition("}")[0]
             number = re.search(r"(?:<Precision>\s*\d+)?\s*\{?\s*(?:<Precision>\s*\d+)?\s*(-?\d+\.?\d*)", content)
             if number:
@@ -114,11 +120,15 @@ def looks_like_twix(head: bytes, size: int) -> bool:
     if len(head) < 32:
         return False
     first, second = struct.unpack_from("<2I", head)
-    if first < 10000 and 1 <= second <= _MOST_MEASUREMENTS:
-        offset, length = struct.unpack_from("<2Q", head, 16)
-        return offset < size and offset + length <= 2**63
-    # VB: length of the header and number of its parts, then the name of the first part
-    return 64 <= first < size and 1 <= second <= 16 and re.match(rb"\w{4,40}\0", head[8:64]) is not None
+    if first < _LEAST_VB_HEADER and 1 <= second <= _MOST_MEASUREMENTS:
+        (start,) = struct.unpack_from("<Q", head, 16)
+        return start + 64 <= size and (start + 64 > len(head) or _starts_with_name(head[start + 8 :]))
+    return _LEAST_VB_HEADER <= first < size and 1 <= second <= _MOST_PARTS and _starts_with_name(head[8:])
+
+
+def _starts_with_name(content: bytes) -> bool:
+    """Whether this is the first part of a protocol header, which begins with its name."""
+    return re.match(rb"\w{4,40}\0", content) is not None
 
 
 def read_measurements(path: Path) -> list[Measurement]:
@@ -132,7 +142,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     size = path.stat().st_size
     with path.open("rb") as file:
         first, count = struct.unpack("<2I", file.read(8))
-    is_vb = not (first < 10000 and count <= _MOST_MEASUREMENTS)
+    is_vb = first >= _LEAST_VB_HEADER
     content = np.memmap(path, np.uint8, "r")
     spans = [(0, size)] if is_vb else _spans(content, count, path)
     return [_read_measurement(content, start, end, path, is_vb=is_vb) for start, end in spans]
@@ -150,7 +160,7 @@ def _header_sizes(is_vb: bool) -> tuple[int, int]:
 def _spans(content: NDArray[np.uint8], count: int, path: Path) -> list[tuple[int, int]]:
     from twixtools.hdr_def import MultiRaidFileHeader
 
-    if content.size < MultiRaidFileHeader.itemsize or count == 0:
+    if content.size < MultiRaidFileHeader.itemsize or not 1 <= count <= _MOST_MEASUREMENTS:
         raise FormatError(f"{path} has no measurement; {_COPY_AGAIN}")
     entries = np.frombuffer(content[: MultiRaidFileHeader.itemsize].tobytes(), MultiRaidFileHeader)[0]["entry"]
     spans = []
@@ -164,6 +174,8 @@ def _spans(content: NDArray[np.uint8], count: int, path: Path) -> list[tuple[int
                 f"{content.size}; {_COPY_AGAIN}"
             )
         spans.append((start, start + length))
+    if any(end > start for (_, end), (start, _) in pairwise(sorted(spans))):
+        raise FormatError(f"{path}: its measurements overlap; {_COPY_AGAIN}")
     return spans
 
 
