@@ -110,7 +110,8 @@ def recon(
 ) -> None:
     """Reconstruct an image from k-space, stopped by the scan itself."""
     from dipmed.display import FitProgress
-    from dipmed.io import check_output, load, save_image
+    from dipmed.io import load
+    from dipmed.io.images import check_output, save_image
     from dipmed.recon import ReconSettings, reconstruct, resolve_device
     from dipmed.record import recon_record
 
@@ -166,7 +167,8 @@ def compare(
     """Score several methods on the same undersampled scan against a reference that no fit sees."""
     from dipmed import compare as comparing
     from dipmed.display import show_comparison
-    from dipmed.io import check_output, load
+    from dipmed.io import load
+    from dipmed.io.files import check_target
     from dipmed.plot import save_comparison
     from dipmed.recon import ReconSettings, resolve_device
     from dipmed.record import versions
@@ -187,7 +189,7 @@ def compare(
     if plot is not None:
         if plot.suffix != ".png":
             raise DipmedError(f"--plot draws a .png, got {plot.name}")
-        check_output(plot, force=force)
+        check_target(plot, force=force)
     _check_json(json_file, force=force)
     scan = load(file)
     with console.status("starting") as status:
@@ -232,7 +234,8 @@ def demo(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Simulate a small scan in closed form, reconstruct it and compare the methods."""
-    from dipmed.io import check_output, save_ismrmrd
+    from dipmed.io import save_ismrmrd
+    from dipmed.io.files import check_target
     from dipmed.phantom import brain_phantom_scan
 
     try:
@@ -240,7 +243,7 @@ def demo(
     except OSError as error:
         raise DipmedError(f"cannot make the folder {out}: {error.strerror}") from error
     scan_file = out / "scan.h5"
-    check_output(scan_file, force=force)
+    check_target(scan_file, force=force)
     scan, _ = brain_phantom_scan()
     save_ismrmrd(scan, scan_file, force=force)
     images = [out / "image.nii.gz", out / "image.png"]

@@ -1,4 +1,4 @@
-"""The weighted least-squares problem that a fit minimises, in units where the first image peaks near one."""
+"""The weighted least-squares problem that a fit minimises, in units where the zero-filled image peaks near one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dipmed.calib.coils import data_scale
 from dipmed.scan import DipmedError, ShapeError
 from operators import CartesianMRI, LinearOperator
 
@@ -101,10 +102,7 @@ def make_problem(
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise DipmedError("the data hold values that are not finite")
-    peak = float(A.adjoint(y).abs().max())
-    if peak == 0:
-        raise DipmedError("the data are zero everywhere that the operator sees: there is nothing to reconstruct")
-    scale = 1 / peak
+    scale = data_scale(A.adjoint(y))
     y = y * scale
     held_out_mask = None
     A_fit, y_fit = A, y
