@@ -145,8 +145,9 @@ def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
     golden
         successive steps of the golden ratio from a start drawn from the seed, doi:10.1109/TMI.2006.885337.
 
-    ``poisson`` keeps a variable-density Poisson-disc pattern (Bridson, doi:10.1145/1278780.1278807) over the last two
-    axes with a square centre, through sigpy; R is then met to within 0.1.
+    ``poisson`` keeps ``round(n / R)`` of the n locations of the last two axes: a square centre and, around it,
+    locations no closer to each other than a distance that grows towards the corners (Poisson discs, R. L. Cook, 1986,
+    doi:10.1145/7529.8927).
 
     Parameters
     ----------
@@ -164,7 +165,7 @@ def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
     ShapeError
         When the shape has another number of axes, or has too few lines for R and acs.
     DipmedError
-        When the name is not understood, or no Poisson-disc pattern meets it.
+        When the name is not understood.
     """
     rule = parse_undersampling(spec) if isinstance(spec, str) else spec
     if len(shape) not in (2, 3) or min(shape) < 1:
@@ -205,27 +206,54 @@ def _golden_steps(kept: NDArray[np.bool_], n_kept: int, position: float) -> None
 
 
 def _poisson_disc(rule: UndersamplingSpec, n_y: int, n_z: int) -> NDArray[np.bool_]:
-    """Choose locations of two axes, ``(n_y, n_z)``."""
-    centre = rule.n_centre(n_y), rule.n_centre(n_z)
-    if rule.acceleration == 1:
-        return np.ones((n_y, n_z), dtype=bool)
-    if min(n_y, n_z) < 4 or centre[0] >= n_y or centre[1] >= n_z:
-        raise ShapeError(f"{rule}: a Poisson disc needs 4x4 locations and more than the centre, got {n_y}x{n_z}")
-    if centre[0] * centre[1] * rule.acceleration > n_y * n_z:
+    """Choose locations of two axes, ``(n_y, n_z)``: discs whose radius grows outside the centre as fast as R asks."""
+    size = rule.n_centre(n_y), rule.n_centre(n_z)
+    n_kept = round(n_y * n_z / rule.acceleration)
+    if size[0] > n_y or size[1] > n_z or max(size[0] * size[1], 1) > n_kept:
         raise ShapeError(
-            f"{rule}: R={rule.acceleration:g} keeps fewer of {n_y}x{n_z} locations than the {centre[0]}x{centre[1]} "
-            "of the centre; lower R or acs"
+            f"{rule}: R={rule.acceleration:g} keeps {n_kept} of {n_y}x{n_z} locations, too few or too narrow for the "
+            f"{size[0]}x{size[1]} of the centre; lower R or acs"
         )
-    import sigpy.mri  # heavy (numba), and needed for this one pattern
+    centre = np.zeros((n_y, n_z), dtype=bool)
+    centre[_centre(n_y, size[0]), _centre(n_z, size[1])] = True
+    distance = np.hypot(_distance(n_y, size[0])[:, None], _distance(n_z, size[1])[None, :])
+    rng = np.random.default_rng(rule.seed)
+    order = rng.permutation(n_y * n_z)
+    kept, low, high = np.ones_like(centre), 0.0, float(max(n_y, n_z))
+    for _ in range(16):
+        slope = (low + high) / 2
+        pattern = _throw_discs(centre, 1 + slope * distance, order)
+        if np.count_nonzero(pattern) >= n_kept:
+            kept, low = pattern, slope
+        else:
+            high = slope
+    # discs stay apart when some are taken away
+    surplus = np.count_nonzero(kept) - n_kept
+    kept.flat[rng.choice(np.flatnonzero(kept & ~centre), surplus, replace=False)] = False
+    return kept
 
-    try:
-        pattern = sigpy.mri.poisson(
-            (n_y, n_z), rule.acceleration, calib=centre, dtype=np.bool_, crop_corner=False, seed=rule.seed
-        )
-    except ValueError:
-        raise DipmedError(f"{rule}: found no Poisson-disc pattern for {n_y}x{n_z} locations; change R or acs") from None
-    pattern[_centre(n_y, centre[0]), _centre(n_z, centre[1])] = True
-    return pattern
+
+def _throw_discs(centre: NDArray[np.bool_], radius: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Keep, in the given order, each location that lies in no disc around a location kept before."""
+    n_y, n_z = centre.shape
+    squares = np.square(np.arange(-n_y, n_y + 1.0))[:, None] + np.square(np.arange(-n_z, n_z + 1.0))[None, :]
+    kept, covered = centre.copy(), centre.copy()
+    for y, z in (divmod(location, n_z) for location in order.tolist()):
+        if covered[y, z]:
+            continue
+        kept[y, z] = True
+        reach = int(radius[y, z])
+        y0, y1, z0, z1 = max(y - reach, 0), min(y + reach + 1, n_y), max(z - reach, 0), min(z + reach + 1, n_z)
+        from_here = squares[y0 - y + n_y : y1 - y + n_y, z0 - z + n_z : z1 - z + n_z]
+        covered[y0:y1, z0:z1] |= from_here < radius[y, z] ** 2
+    return kept
+
+
+def _distance(n: int, size: int) -> NDArray[np.float64]:
+    """Distance of each location of an axis from the centre block, as a fraction of the half axis."""
+    block = _centre(n, size)
+    index = np.arange(n)
+    return np.maximum(np.maximum(block.start - index, index - (block.stop - 1)), 0) / max(n / 2, 1)
 
 
 def _centre(n: int, size: int) -> slice:
