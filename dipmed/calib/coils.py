@@ -119,7 +119,7 @@ def estimate_maps(
         ``(x, y[, z])``.
     method
         ``"espirit"`` (Uecker et al. 2014, doi:10.1002/mrm.24751) needs a fully sampled centre. ``"jsense"`` (Ying &
-        Sheng 2007, doi:10.1002/mrm.21245, with sensitivities of limited bandwidth) needs none.
+        Sheng 2007, doi:10.1002/mrm.21245, with sensitivities of limited bandwidth in place of polynomials) needs none.
     calibration
         A separate fully sampled acquisition laid out as ``kspace``, zero outside; used in place of the centre.
     crop
@@ -157,31 +157,6 @@ def estimate_maps(
     virtual = np.tensordot(rotation, data, axes=1).astype(np.complex64)
     maps = espirit_maps(virtual, sampled, limit, crop) if method == "espirit" else jsense_maps(virtual, sampled, limit)
     return np.ascontiguousarray(np.tensordot(rotation.conj().T, maps, axes=1), dtype=np.complex64)
-
-
-def data_scale(zero_filled: torch.Tensor) -> float:
-    """Return the factor that brings the data to a common scale, from the measured data alone.
-
-    With ``x = Aᴴy`` it is one over the 99.9th percentile of ``|x|`` where x is not exactly zero, i.e. on the support
-    of the maps: bright parts of the image come to about 1, and a few hot pixels or the size of the air around the
-    object do not matter. Multiply y with it before and divide the image by it after a reconstruction.
-
-    Parameters
-    ----------
-    zero_filled
-        ``Aᴴy``, ``(1, x, y[, z])``.
-
-    Raises
-    ------
-    DipmedError
-        When the image is zero or not finite.
-    """
-    magnitude = zero_filled.detach().abs().cpu().numpy()
-    if not np.isfinite(magnitude).all():
-        raise DipmedError("the zero-filled image holds NaN or infinity; the k-space or the maps are damaged")
-    if not magnitude.any():
-        raise DipmedError("the zero-filled image is all zero; the k-space is empty or the maps do not cover it")
-    return 1.0 / float(np.percentile(magnitude[magnitude > 0], 99.9))
 
 
 def principal_directions(gram: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:

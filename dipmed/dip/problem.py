@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dipmed.calib.coils import data_scale
+from dipmed.calib.scale import data_scale
 from dipmed.scan import DipmedError, ShapeError
 from operators import CartesianMRI, LinearOperator
 
