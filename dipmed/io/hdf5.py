@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dipmed.io.chunks import read_chunks
 from dipmed.io.limits import array_bytes, check_expansion
 from dipmed.scan import DipmedError, FormatError
 
 if TYPE_CHECKING:
     import h5py
 
+_USUAL_SIZES = {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
 _MOST_TEXT = 4 * 2**20
 
 
@@ -36,7 +39,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except DipmedError:
         raise
     # the library reports damage by whichever of these its innermost call happens to raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, MemoryError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, MemoryError, zlib.error) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise FormatError(f"{path} cannot be read as HDF5; it is truncated or damaged ({reason})") from error
 
@@ -70,11 +73,50 @@ def read_array(dataset: h5py.Dataset) -> NDArray[Any]:
         When it holds no plain numbers, or asks for more memory than the stored bytes explain.
     """
     what = f"{dataset.file.filename}: {dataset.name}"
-    if dataset.shape is None or dataset.dtype.hasobject:
+    if dataset.shape is None or not is_plain(dataset.id.get_type(), dataset.dtype):
         raise FormatError(f"{what} holds no plain array of numbers")
-    stored = min(dataset.id.get_storage_size(), Path(dataset.file.filename).stat().st_size)
+    check_layout(dataset.dtype, what)
+    file_bytes = Path(dataset.file.filename).stat().st_size
+    stored = min(dataset.id.get_storage_size(), file_bytes)
     check_expansion(array_bytes(dataset.shape, dataset.dtype.itemsize), stored, what)
+    if dataset.chunks is not None:
+        return read_chunks(dataset, what, file_bytes)
     return np.asarray(dataset[()])
+
+
+def is_plain(stored: h5py.h5t.TypeID, dtype: np.dtype[Any]) -> bool:
+    """Say whether numbers are stored as NumPy has them in memory, so that the library converts nothing."""
+    import h5py
+
+    fields = [dtype] if dtype.names is None else [dtype[name] for name in dtype.names]
+    if any(field.kind not in "biufc" for field in fields):
+        return False
+    return bool(h5py.h5t.py_create(dtype, logical=True).equal(stored))
+
+
+def check_layout(dtype: np.dtype[Any], what: str) -> None:
+    """Check that a record's fields lie beside each other and hold numbers of usual sizes, or lists of them.
+
+    The library's conversions can write beyond the memory when a damaged file describes something else.
+
+    Raises
+    ------
+    FormatError
+        When a field reaches into another one or beyond the record, or a number has an odd size.
+    """
+    if dtype.subdtype is not None:
+        check_layout(dtype.subdtype[0], what)
+    elif dtype.names is not None:
+        end = 0
+        for field, offset, *_ in sorted((dtype.fields or {}).values(), key=lambda entry: entry[1]):
+            if offset < end:
+                raise FormatError(f"{what} is damaged: its fields overlap")
+            end = offset + field.itemsize
+            check_layout(field, what)
+        if end > dtype.itemsize:
+            raise FormatError(f"{what} is damaged: its fields do not fit its records")
+    elif dtype.kind in "iufc" and dtype.itemsize not in _USUAL_SIZES[dtype.kind]:
+        raise FormatError(f"{what} is damaged: it has numbers of {dtype.itemsize} bytes")
 
 
 def read_text(dataset: h5py.Dataset) -> str:

@@ -77,6 +77,13 @@ def read_variable(path: Path, variable: MatVariable) -> NDArray[Any]:
         raise _damaged(path, error) from error
 
 
+def join_complex(real: NDArray[Any], imaginary: NDArray[Any]) -> NDArray[Any]:
+    """Return one complex array; a sum with ``1j`` would turn an infinite part into one that is no number."""
+    joined = np.empty(real.shape, np.result_type(real.dtype, np.complex64))
+    joined.real, joined.imag = real, imaginary
+    return joined
+
+
 def _byte_order(file: IO[bytes], path: Path) -> str:
     header = file.read(_HEADER)
     if header[126:128] not in (b"IM", b"MI") or 1 not in header[124:126]:
@@ -150,7 +157,7 @@ def _numbers(content: bytes, order: str, variable: MatVariable, path: Path) -> N
             raise FormatError(f"{path}: {variable.name} is damaged: its numbers do not fill {variable.shape}")
         values = np.frombuffer(content, stored, length // stored.itemsize, start)
         parts.append(values.astype(variable.dtype))
-    array = parts[0] + 1j * parts[1] if variable.is_complex else parts[0]
+    array = join_complex(*parts) if variable.is_complex else parts[0]
     return array.reshape(variable.shape, order="F")
 
 

@@ -103,5 +103,5 @@ def _hdf5_array(path: Path, name: str) -> NDArray[Any]:
             raise FormatError(f"{path} has no array {name!r}")
         array = read_array(dataset)
     if array.dtype.names == _COMPLEX_FIELDS:
-        array = array["real"] + 1j * array["imag"]
+        array = mat5.join_complex(array["real"], array["imag"])
     return np.transpose(array)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dipmed.io.hdf5 import find_dataset, open_hdf5, read_array
+from dipmed.io.hdf5 import find_dataset, is_plain, open_hdf5, read_array
 from dipmed.io.noncartesian import trajectory_scan
 from dipmed.io.sidecar import Sidecar
 from dipmed.scan import FormatError, KSpaceScan, SequenceFigures
@@ -59,6 +59,9 @@ def _attribute(file: h5py.File, name: str) -> tuple[float, ...]:
     """Return an attribute's positive numbers, none when it is missing."""
     if name not in file.attrs:
         return ()
+    stored = file.attrs.get_id(name)
+    if not is_plain(stored.get_type(), stored.dtype):
+        raise FormatError(f"the attribute {name} of {file.filename} should be positive numbers")
     values = np.atleast_1d(file.attrs[name])
     if values.dtype.kind not in "iuf" or values.ndim != 1 or not (np.isfinite(values).all() and (values > 0).all()):
         raise FormatError(f"the attribute {name} of {file.filename} should be positive numbers")
