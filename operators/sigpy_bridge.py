@@ -29,11 +29,6 @@ def from_sigpy(linop: sigpy.linop.Linop, device: torch.device | str | None = Non
         A sigpy operator that works on complex numpy arrays and has its adjoint.
     device
         Where results are put; by default where the input is.
-
-    Raises
-    ------
-    ShapeError
-        When the operator leaves a size open (-1 in its shape).
     """
     return _FromSigpy(linop, device)
 
