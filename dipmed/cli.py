@@ -63,7 +63,7 @@ def _root(
     _state["debug"] = debug
 
 
-_state = {"debug": False}
+_state = {"debug": False, "told": False}
 
 
 @app.command()
@@ -133,6 +133,7 @@ def recon(
         check_output(path, force=force)
     _check_json(json_file, force=force)
     scan = load(file)
+    console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
     with FitProgress(console) as progress:
         result = reconstruct(scan, settings, progress=progress)
     for path in out:
@@ -309,15 +310,17 @@ def _write_json(target: str | None, record: dict[str, Any], *, force: bool = Tru
 
 def _tell_result(result: ScanResult, out: list[Path]) -> None:
     for sentence in result.assumptions:
-        console.print(f"[yellow]assumed:[/] {escape(sentence)}")
+        console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
     first = result.reconstructions[0]
     names = ", ".join(str(path) for path in out)
     if result.was_interrupted:
-        console.print(f"interrupted: the best image so far was written to {escape(names)}")
+        console.print(f"interrupted: the best image so far was written to {escape(names)}", soft_wrap=True)
+        _state["told"] = True
         raise typer.Exit(_INTERRUPTED)
     console.print(
         f"{escape(names)}: {first.method}, {first.iterations} iterations, {result.seconds['total']:.1f} s; "
-        f"image of iteration {first.stop.iteration}: {escape(first.stop.reason)}"
+        f"image of iteration {first.stop.iteration}: {escape(first.stop.reason)}",
+        soft_wrap=True,
     )
 
 
@@ -330,9 +333,11 @@ def main() -> None:
             raise
         console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted: nothing was written", soft_wrap=True)
-        sys.exit(_INTERRUPTED)
+    except SystemExit as end:
+        # typer turns Ctrl-C outside a fit into this exit code without a word
+        if end.code == _INTERRUPTED and not _state["told"]:
+            console.print("interrupted: nothing was written", soft_wrap=True)
+        raise
     except MemoryError:
         if _state["debug"]:
             raise
