@@ -78,7 +78,7 @@ class L1Wavelet:
         Name of a wavelet of PyWavelets.
     """
 
-    lam: float = 0.005
+    lam: float = 0.002
     max_iter: int = 100
     tol: float = 1e-4
     wavelet: str = "db4"
@@ -110,7 +110,7 @@ class TotalVariation:
         As for `CGSense`.
     """
 
-    lam: float = 0.005
+    lam: float = 0.002
     max_iter: int = 200
     tol: float = 1e-4
 

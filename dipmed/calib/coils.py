@@ -108,8 +108,8 @@ def estimate_maps(
 
     Only the phase of each voxel's coil vector relative to the other coils is measurable; the common phase is chosen
     so that the projection on one direction, the first principal component of the calibration data, is real and
-    positive. The image then has the smooth phase that this virtual coil sees, also where any single coil is dark
-    (Buehrer et al. 2007, doi:10.1002/mrm.21237).
+    positive, as BART does by default (doi:10.5281/zenodo.592960). The image then has the smooth phase that this virtual
+    coil sees, also where any single coil is dark.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def estimate_maps(
         raise DipmedError("the calibration data hold NaN or infinity, so no sensitivity maps can be estimated")
     if not data.any():
         raise DipmedError("the calibration data are all zero, so no sensitivity maps can be estimated")
-    limit = CALIBRATION_WIDTH if calib_width is None else calib_width
+    limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape)
     # in virtual coils ordered by energy, the first one is the phase reference and dead coils come last
     centre = _central_box(data, sampled, limit)
     _, directions = principal_directions(centre @ centre.conj().T)
