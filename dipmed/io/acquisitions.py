@@ -190,13 +190,14 @@ def sort_readouts(readouts: Readouts, fetch: Fetch, grid: Grid, places: Places, 
     kspace = np.zeros(shape, np.complex64)
     count = np.zeros(shape[:2] + shape[3:], np.uint16)
     order = np.argsort(readouts["source"])
-    for i, samples in zip(order, fetch(readouts["source"][order]), strict=True):
-        column = (lines[i],) if grid.partitions is None else (lines[i], partitions[i])
-        place, kept = _along_readout(readouts[i], samples, grid.n_samples)
-        kspace[(frame[i], slices[i], slice(None), place, *column)] += kept
-        count[(frame[i], slices[i], place, *column)] += 1
-    if count.max(initial=0) > 1:
-        kspace /= np.maximum(count, 1)[:, :, None]
+    with np.errstate(all="ignore"):  # samples that are not finite are found in the end
+        for i, samples in zip(order, fetch(readouts["source"][order]), strict=True):
+            column = (lines[i],) if grid.partitions is None else (lines[i], partitions[i])
+            place, kept = _along_readout(readouts[i], samples, grid.n_samples)
+            kspace[(frame[i], slices[i], slice(None), place, *column)] += kept
+            count[(frame[i], slices[i], place, *column)] += 1
+        if count.max(initial=0) > 1:
+            kspace /= np.maximum(count, 1)[:, :, None]
     return Sorted(kspace, count)
 
 
@@ -218,11 +219,12 @@ def noise_covariance(readouts: Iterator[Complex64]) -> NDArray[np.complex128]:
     """
     total: NDArray[np.complex128] | None = None
     n_samples = 0
-    for samples in readouts:
-        noise = samples.astype(np.complex128)
-        n_samples += noise.shape[1]
-        outer = noise @ noise.conj().T
-        total = outer if total is None else total + outer
+    with np.errstate(all="ignore"):  # what is not finite is found below
+        for samples in readouts:
+            noise = samples.astype(np.complex128)
+            n_samples += noise.shape[1]
+            outer = noise @ noise.conj().T
+            total = outer if total is None else total + outer
     if total is None or n_samples == 0 or not np.isfinite(total).all():
         raise FormatError("the noise measurement holds no finite samples")
     return total / n_samples

@@ -22,8 +22,11 @@ _DEFLATE, _SHUFFLE, _CHECKSUM = 1, 2, 3
 _CHECKSUM_BYTES = 4
 
 
-def read_chunks(dataset: h5py.Dataset, what: str, file_bytes: int) -> NDArray[Any]:
+def read_chunks(dataset: h5py.Dataset, what: str, file_bytes: int, layout: np.dtype[Any] | None = None) -> NDArray[Any]:
     """Read a chunked array of plain numbers; chunks that were never written hold the fill value.
+
+    With a ``layout``, elements are taken as they lie in the file, whatever the library makes of them, and zero
+    where they were never written.
 
     Raises
     ------
@@ -31,7 +34,10 @@ def read_chunks(dataset: h5py.Dataset, what: str, file_bytes: int) -> NDArray[An
         When a chunk is damaged, or packed otherwise than by gzip and shuffle.
     """
     filters = _filters(dataset, what)
-    array = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
+    dtype = dataset.dtype if layout is None else layout
+    array = np.zeros(dataset.shape, dtype)
+    if layout is None:
+        array[...] = dataset.fillvalue
     found: list[Any] = []
     dataset.id.chunk_iter(found.append)
     for info in found:
@@ -43,7 +49,7 @@ def read_chunks(dataset: h5py.Dataset, what: str, file_bytes: int) -> NDArray[An
         mask, content = dataset.id.read_direct_chunk(start)
         # a set bit says that the filter of this place was left out for this chunk
         used = [name for place, name in enumerate(filters) if not mask >> place & 1]
-        values = _unpack(content, used, dataset.chunks, dataset.dtype, what)
+        values = _unpack(content, used, dataset.chunks, dtype, what)
         place = tuple(slice(at, at + n) for at, n in zip(start, dataset.chunks, strict=True))
         # chunks at the end reach beyond the array
         inside = array[place]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.io.chunks import read_chunks
+from dipmed.io.heap import Heap, read_references
 from dipmed.io.limits import array_bytes, check_expansion
 from dipmed.scan import DipmedError, FormatError
 
@@ -127,14 +128,20 @@ def read_text(dataset: h5py.Dataset) -> str:
     FormatError
         When it is no string, several, or longer than any header.
     """
+    import h5py
+
     what = f"{dataset.file.filename}: {dataset.name}"
-    if dataset.shape is None or dataset.size != 1 or dataset.dtype.itemsize > _MOST_TEXT:
+    kind = h5py.check_string_dtype(dataset.dtype)
+    if dataset.shape is None or dataset.size != 1 or kind is None or (kind.length or 0) > _MOST_TEXT:
         raise FormatError(f"{what} should hold one string")
-    value = dataset[()] if dataset.shape == () else dataset[()].item()
-    text = value.decode("utf-8") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or len(text) > _MOST_TEXT:
-        raise FormatError(f"{what} should hold one string")
-    return text
+    if kind.length is None:
+        reference = read_references(dataset).reshape(-1)[0]
+        if reference["length"] > _MOST_TEXT:
+            raise FormatError(f"{what} is longer than any header")
+        value = Heap(dataset.file).bytes_of(reference, 1)
+    else:
+        value = np.asarray(dataset[()]).tobytes()
+    return value.rstrip(b"\0").decode("utf-8")
 
 
 def _elsewhere(group: h5py.Group, name: str) -> FormatError:

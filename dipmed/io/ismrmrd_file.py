@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dipmed.io.acquisitions import FRAME_COUNTERS, READOUT, Readouts, noise_covariance
 from dipmed.io.cartesian_readouts import Protocol, RawScan, build_cartesian_scan, usual_coils
 from dipmed.io.hdf5 import find_dataset, open_hdf5, read_text
-from dipmed.io.limits import array_bytes, check_expansion
+from dipmed.io.heap import Heap, read_references
 from dipmed.io.mrd_header import MrdHeader, parse_mrd_header
 from dipmed.io.trajectory_readouts import Spokes, build_noncartesian_scan
 from dipmed.scan import Complex64, FormatError, KSpaceScan
@@ -34,7 +34,6 @@ _SKIPPED = {
 _COUNTERS = {"line": "kspace_encode_step_1", "partition": "kspace_encode_step_2"}
 _COUNTERS |= {name: name for name in ("slice", "average", *FRAME_COUNTERS)}
 _CARTESIAN = ("cartesian", "epi")
-_READ_AT_ONCE = 256  # readouts
 
 
 def mrd_groups(file: h5py.File) -> list[str]:
@@ -89,9 +88,13 @@ def read(path: Path, measurement: int | None = None) -> KSpaceScan:
 class _Table:
     """The headers of all readouts of a file, and access to what they measured."""
 
-    heads: NDArray[Any]
-    data: h5py.Dataset
+    records: NDArray[Any]
+    heap: Heap
     path: Path
+
+    @property
+    def heads(self) -> NDArray[Any]:
+        return self.records["head"]
 
     def flagged(self, *names: str) -> NDArray[np.bool_]:
         import ismrmrd
@@ -101,34 +104,27 @@ class _Table:
 
     def samples(self, numbers: NDArray[np.int64]) -> Iterator[Complex64]:
         """Yield ``(coil, sample)`` of the readouts with these numbers."""
-        for number, values in self._vectors("data", numbers):
+        for number in numbers.tolist():
             head = self.heads[number]
             shape = (int(head["active_channels"]), int(head["number_of_samples"]))
-            self._check_length(number, values, 2 * shape[0] * shape[1], "samples")
+            values = self._values("data", number, 2 * shape[0] * shape[1])
             yield values.view(np.complex64).reshape(shape)
 
     def trajectories(self, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """Yield ``(sample, dimension)`` of the readouts with these numbers."""
-        for number, values in self._vectors("traj", numbers):
+        for number in numbers.tolist():
             head = self.heads[number]
             shape = (int(head["number_of_samples"]), int(head["trajectory_dimensions"]))
-            self._check_length(number, values, shape[0] * shape[1], "trajectory values")
-            yield values.reshape(shape)
+            yield self._values("traj", number, shape[0] * shape[1]).reshape(shape)
 
-    def _vectors(self, name: str, numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for start in range(0, len(numbers), _READ_AT_ONCE):
-            block = numbers[start : start + _READ_AT_ONCE]
-            low, high = int(block[0]), int(block[-1]) + 1
-            values = self.data.fields(name)[low:high]
-            for number in block.tolist():
-                yield number, np.ascontiguousarray(values[number - low], dtype=np.float32)
-
-    def _check_length(self, number: int, values: NDArray[Any], expected: int, what: str) -> None:
-        if values.size != expected:
+    def _values(self, name: str, number: int, expected: int) -> NDArray[np.float32]:
+        reference = self.records[name][number]
+        if reference["length"] != expected:
             raise FormatError(
-                f"{self.path}: readout {number} should hold {expected} {what}, but holds {values.size}; "
-                "the file is damaged"
+                f"{self.path}: readout {number} should hold {expected} numbers in {name!r}, but holds "
+                f"{reference['length']}; the file is damaged"
             )
+        return np.frombuffer(self.heap.bytes_of(reference, 4), np.float32)
 
 
 def _choose(file: h5py.File, measurement: int | None, path: Path) -> tuple[str, tuple[str, ...]]:
@@ -157,16 +153,15 @@ def _read_table(data: h5py.Dataset, path: Path) -> _Table:
             raise FormatError(f"{path}: the readouts' {name!r} is missing or not as ISMRMRD defines it")
     if any(h5py.check_vlen_dtype(dtype[name]) != np.float32 for name in ("traj", "data")):
         raise FormatError(f"{path}: the readouts should hold lists of single precision numbers")
-    stored = path.stat().st_size
-    check_expansion(array_bytes(data.shape, dtype.itemsize), stored, f"{path}: {data.name}")
-    heads = data.fields("head")[:]
+    table = _Table(read_references(data), Heap(data.file), path)
+    heads, stored = table.heads, path.stat().st_size
     claimed = int((heads["active_channels"].astype(np.int64) * heads["number_of_samples"]).sum()) * 8
     if claimed > stored:
         raise FormatError(
             f"{path}: the readouts claim {claimed} bytes of samples but the file has {stored}; "
             "it is truncated or damaged, copy it again"
         )
-    return _Table(heads, data, path)
+    return table
 
 
 def _same_layout(came: np.dtype[Any], expected: np.dtype[Any]) -> bool:

@@ -474,7 +474,7 @@ def test_readouts_whose_length_contradicts_their_header(tmp_path, rng):
         records = file["dataset/data"][()]
         records["head"]["number_of_samples"][3] = NX - 1
         file["dataset/data"][...] = records
-    with pytest.raises(FormatError, match="readout 3 should hold 60 samples, but holds 64"):
+    with pytest.raises(FormatError, match="readout 3 should hold 60 numbers in 'data', but holds 64"):
         load(path)
 
 
