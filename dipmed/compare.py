@@ -68,7 +68,7 @@ def compare(
         settings = replace(settings, slices=(middle, middle + 1))
     if reference == "full" and settings.undersample is None and settings.mask is None:
         settings = replace(settings, undersample=DEFAULT_UNDERSAMPLING)
-    target, support = _reference(scan, settings, reference)
+    target, support = find_reference(scan, settings, reference)
     device = resolve_device(settings.device)
     start = time.perf_counter()
     job = next(jobs(prepare(scan, settings), settings, device))
@@ -117,9 +117,16 @@ def _run(
     return row, image
 
 
-def _reference(
+def find_reference(
     scan: KSpaceScan, settings: ReconSettings, reference: str
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the magnitude image to score against and where it counts, both ``(x, y[, z])``.
+
+    Raises
+    ------
+    DipmedError
+        When the scan is asked to be its own reference and is not fully sampled.
+    """
     if reference != "full":
         return _reference_from_file(Path(reference), settings)
     full = prepare(scan, replace(settings, undersample=None, mask=None, n_coils=None))

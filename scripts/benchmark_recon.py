@@ -1,0 +1,107 @@
+"""Quality and time of every method on measured scans, undersampled in retrospect.
+
+Run as ``DIPMED_DATA=DIR python scripts/benchmark_recon.py [--cases a,b] [--json FILE]``. The classical methods get
+the best of a sweep of their weight by PSNR, chosen with the reference in hand, ours and BART's (when it is
+installed); the fits get one setting for all scans. Prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bart_sweep import Row, sweep
+
+from dipmed.compare import compare, find_reference
+from dipmed.io import load
+from dipmed.recon import ReconSettings, jobs, prepare
+from dipmed.record import versions
+
+CASES = {
+    "bart_brain8": "bart_brain8/full.cfl",
+    "fastmri_vfa13": "fastmri_vfa13/vfa13_fa11.h5",
+    "mat73_brain16": "mat73_brain16/raw_data.mat",
+}
+SPECS = ("random:R=4,acs=16,seed=0", "random:R=6,acs=12,seed=0")
+
+
+def main() -> None:
+    """Parse the options, run the cases, print and write their tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", default="bart_brain8,fastmri_vfa13", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--specs", nargs="+", default=SPECS, metavar="SPEC", help="undersampling, e.g. " + SPECS[0])
+    parser.add_argument("--methods", default="dip,dip-vanilla", help="fits to run beside the classical sweep")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures and curves to this file as well")
+    chosen = parser.parse_args()
+    data = Path(os.environ["DIPMED_DATA"])
+    report: dict[str, Any] = {"machine": machine(), "versions": versions(), "cases": []}
+    for case in chosen.cases.split(","):
+        for spec in chosen.specs:
+            result = run_case(data / CASES[case], spec, chosen.methods.split(","), chosen.seed)
+            report["cases"].append({"case": case, "undersample": spec, **result})
+            show(case, spec, result)
+            if chosen.json:
+                chosen.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def run_case(path: Path, spec: str, methods: list[str], seed: int) -> dict[str, Any]:
+    """Sweep the classical methods, then run the fits, all on the same undersampled slice."""
+    scan = load(path)
+    middle = scan.n_slices // 2
+    settings = ReconSettings(undersample=spec, slices=(middle, middle + 1), changes={"seed": seed}, device="cpu")
+    reference, support = find_reference(scan, settings, "full")
+    job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
+    rows = sweep(job.y.numpy(), job.A.mask.numpy(), reference, support)
+    fits = compare(scan, methods, settings).rows
+    return {"classical": [asdict(row) for row in rows], "fits": fits, "reaching": reaching(rows, fits)}
+
+
+def reaching(rows: list[Row], fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """When each fit first was as good as the best l1-wavelet image, in iterations and seconds; None for never."""
+    target = max(row.psnr for row in rows if "l1-wavelet" in row.method)
+    found = []
+    for fit in fits:
+        iteration = next((step for step, psnr, _ in fit["snapshots"] if psnr >= target), None)
+        seconds = None if iteration is None else fit["seconds_fit"] * iteration / fit["iterations"]
+        found.append({"method": fit["method"], "psnr": target, "iteration": iteration, "seconds": seconds})
+    return found
+
+
+def show(case: str, spec: str, result: dict[str, Any]) -> None:
+    """Print the tables of one case."""
+    print(f"\n### {case}, `{spec}`\n")
+    print("| method | maps | weight | PSNR dB | SSIM | NRMSE | seconds | iterations | stop | regret dB |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for row in result["classical"]:
+        weight = "" if row["weight"] in (None, 0) else f"{row['weight']:g}"
+        scores = f"{row['psnr']:.2f} | {row['ssim']:.4f} | {row['nrmse']:.4f}"
+        print(f"| {row['method']} | {row['maps']} | {weight} | {scores} | {row['seconds']:.1f} | | | |")
+    for row in result["fits"]:
+        scores = f"{row['psnr']:.2f} | {row['ssim']:.4f} | {row['nrmse']:.4f}"
+        stop = f"{row['stop']['rule']} at {row['stop']['iteration']}"
+        end = f"{row['seconds_fit']:.1f} | {row['iterations']} | {stop} | {row['regret']:.2f}"
+        print(f"| **{row['method']}** | dipmed | | {scores} | {end} |")
+    print()
+    for row in result["reaching"]:
+        reached = f"iteration {row['iteration']}, {row['seconds']:.0f} s" if row["iteration"] else "never"
+        print(f"- {row['method']} reaches the best l1-wavelet ({row['psnr']:.2f} dB): {reached}")
+    sys.stdout.flush()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"processor": platform.machine(), "threads": torch.get_num_threads(), "system": platform.system()}
+
+
+if __name__ == "__main__":
+    main()
