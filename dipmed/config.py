@@ -81,7 +81,7 @@ class FitConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inputs: tuple[InputName, ...] = ("zero-filled", "wavelet")
-    input_jitter: float = 0.15
+    input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01
     tv_weight: float = 0.02
@@ -90,7 +90,7 @@ class FitConfig:
     rate: float = 0.03
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
-    iterations: int = 500
+    iterations: int = 700
     averaging: float = 0.99
     data_consistency_steps: int = 1
     stop: str = "held-out"
