@@ -7,7 +7,7 @@ from pathlib import Path
 from dipmed.io.arrays import load_maps, load_mask
 from dipmed.io.images import check_output, load_image, save_image
 from dipmed.io.ismrmrd_writer import save_ismrmrd
-from dipmed.scan import FormatError, KSpaceScan
+from dipmed.scan import DipmedError, FormatError, KSpaceScan
 
 __all__ = ["check_output", "load", "load_image", "load_maps", "load_mask", "save_image", "save_ismrmrd"]
 
@@ -43,11 +43,25 @@ def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
     ...
     dipmed.scan.FormatError: missing.h5 does not exist
     """
+    import numpy as np
+
+    try:
+        # the readers check what they read; warnings about damaged values on the way would say nothing more
+        with np.errstate(all="ignore"):
+            scan = _read(Path(path), measurement)
+    except DipmedError as error:
+        message = _printable(str(error))
+        if message == str(error):
+            raise
+        raise type(error)(message) from error
+    return scan.replace(assumptions=tuple(map(_printable, scan.assumptions)), notes=tuple(map(_printable, scan.notes)))
+
+
+def _read(path: Path, measurement: int | None) -> KSpaceScan:
     # each reader brings a library of its own, which takes a while to import
     from dipmed.io import bart_file, fastmri_file, ismrmrd_file, matlab_file, numpy_file, trajectory_hdf5, twix_file
     from dipmed.io.sniff import sniff
 
-    path = Path(path)
     found = sniff(path)
     if found == "ismrmrd":
         return ismrmrd_file.read(path, measurement)
@@ -63,3 +77,8 @@ def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
         "trajectory": trajectory_hdf5.read,
     }
     return readers[found](path)
+
+
+def _printable(sentence: str) -> str:
+    """Replace characters that could steer a terminal; names in a file may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in sentence)

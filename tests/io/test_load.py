@@ -224,6 +224,17 @@ def test_nothing_measured(tmp_path, samples):
         load(tmp_path / "a.h5")
 
 
+def test_names_in_a_file_cannot_steer_the_terminal(tmp_path, kspace):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["\x1b[2J\n"] = np.zeros(3)
+    with pytest.raises(FormatError, match=r"it holds \?\[2J\?,? ?"):
+        load(tmp_path / "a.h5")
+    write_trajectory(tmp_path / "b.h5", kspace)
+    with h5py.File(tmp_path / "b.h5", "r+") as file:
+        file["\x1b[2J"] = np.zeros(3)
+    assert any("?[2J" in note for note in load(tmp_path / "b.h5").notes)
+
+
 def test_all_of_io_is_offered_in_one_place():
     assert sorted(dipmed.io.__all__) == dipmed.io.__all__
     assert all(hasattr(dipmed.io, name) for name in dipmed.io.__all__)

@@ -1,0 +1,245 @@
+"""Damaged files: whatever bytes are flipped or cut off, a reader gives a scan or an error of ours in one line.
+
+The last test runs in a process of its own, with a bound on memory and time, since the libraries below could crash.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+import scipy.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twixtools.hdr_def import MultiRaidFileHeader
+from twixtools.mdh_def import Channel_header, Scan_header, VB17_header
+
+from dipmed.io import load, save_ismrmrd
+from dipmed.patient import default_affine
+from dipmed.scan import DipmedError, KSpaceScan
+
+NX, NY, COILS = 16, 12, 2
+
+
+@cache
+def kspace():
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((COILS, NX, NY)) + 1j * rng.standard_normal((COILS, NX, NY))).astype(np.complex64)
+
+
+def make_ismrmrd(path):
+    stack = np.stack([np.stack([kspace(), 2 * kspace()])] * 2)  # (frame, slice, coil, x, y)
+    mask = np.ones((2, 2, NX, NY), bool)
+    labels = ({"contrast": 0}, {"contrast": 1})
+    affine = default_affine((1, 1, 3), (NX // 2, NY, 2))
+    save_ismrmrd(KSpaceScan(stack, mask, affine, (NX // 2, NY), "fuzz", labels, calibration=stack[:1]), path)
+
+
+def make_fastmri(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace", data=kspace()[None], chunks=(1, 1, NX, NY), compression="gzip")
+        file["mask"] = np.ones(NY, bool)
+        file["ismrmrd_header"] = "<ismrmrdHeader><encoding/></ismrmrdHeader>"
+
+
+def make_trajectory(path):
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace()[None]
+        file["traj"] = np.random.default_rng(0).uniform(-0.5, 0.5, (1, NX, NY, 2)).astype(np.float32)
+        file.attrs["matrix"] = [NX, NX]
+
+
+def make_npy(path):
+    with path.open("wb") as file:
+        np.save(file, kspace())
+
+
+def make_npz(path):
+    with path.open("wb") as file:
+        np.savez_compressed(file, kspace=kspace(), mask=np.ones(NY, bool))
+
+
+def make_matlab5(path):
+    with path.open("wb") as file:
+        scipy.io.savemat(file, {"kspace": kspace().transpose(1, 2, 0)}, do_compression=True)
+
+
+def make_matlab73(path):
+    pair = np.dtype([("real", "<f8"), ("imag", "<f8")])
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["kspace"] = np.stack([kspace().real, kspace().imag], axis=-1).astype(np.float64).view(pair)[..., 0]
+        file["kspace"].attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+
+
+def make_bart(path):
+    kspace().transpose(1, 2, 0).ravel(order="F").tofile(path)
+    path.with_suffix(".hdr").write_text(f"# Dimensions\n{NX} {NY} 1 {COILS}\n")
+
+
+def twix_measurement(is_vb):
+    protocol = b"sKSpace.lBaseResolution = 8\nsKSpace.lPhaseEncodingLines = 12\n" + bytes(11000)
+    content = (len(protocol) + 17).to_bytes(4, "little") + b"\1\0\0\0MeasYaps\0" + protocol
+    for line in range(NY):
+        heads = [(VB17_header if is_vb else Scan_header)() for _ in range(COILS)]
+        for head in heads:
+            head.SamplesInScan, head.UsedChannels, head.Counter.Lin = NX, COILS, line
+            head.CenterCol, head.CenterLin = NX // 2, NY // 2
+            head.SliceData.Quaternion[:] = (1, 0, 0, 0)
+        rows = [row.tobytes() for row in kspace()[:, :, line]]
+        if is_vb:
+            content += b"".join(bytes(head) + row for head, row in zip(heads, rows, strict=True))
+        else:
+            content += bytes(heads[0]) + b"".join(bytes(Channel_header()) + row for row in rows)
+    return content
+
+
+def make_twix_ve(path):
+    header = np.zeros(1, MultiRaidFileHeader)
+    content = twix_measurement(is_vb=False)
+    header["hdr"]["count_"] = 1
+    header["entry"][0, 0]["off_"], header["entry"][0, 0]["len_"] = 10240, len(content)
+    path.write_bytes(header.tobytes().ljust(10240, b"\0") + content)
+
+
+def make_twix_vb(path):
+    path.write_bytes(twix_measurement(is_vb=True))
+
+
+MAKERS = {
+    "ismrmrd.h5": make_ismrmrd,
+    "fastmri.h5": make_fastmri,
+    "trajectory.h5": make_trajectory,
+    "array.npy": make_npy,
+    "archive.npz": make_npz,
+    "matlab5.mat": make_matlab5,
+    "matlab73.mat": make_matlab73,
+    "bart.cfl": make_bart,
+    "ve.dat": make_twix_ve,
+    "vb.dat": make_twix_vb,
+}
+REAL = [
+    "ismrmrd_bottles14_r3/meas_MID00349_FID09273_SNR_R3.h5",
+    "radial_cardiac12/radial_cardiac12_derived.mrd.h5",
+    "twix_skyra_gre2/gre.dat",
+    "mat73_brain16/raw_data.mat",
+    "radial_cardiac12/radial_cardiac_25_projections.mat",
+]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    for name, make in MAKERS.items():
+        make(folder / name)
+    return folder
+
+
+def outcome(path: Path) -> str:
+    """Load, and say what came; anything but a scan or an error of ours is raised."""
+    try:
+        scan = load(path)
+    except DipmedError as error:
+        message = str(error)
+        assert message.isprintable(), f"not one line of text: {message!r}"
+        assert len(message) > 20, f"not a sentence: {message!r}"
+        return type(error).__name__
+    assert np.isfinite(scan.kspace.view(np.float32)).all()
+    assert np.isfinite(scan.affine).all()
+    return "scan"
+
+
+def places(size):
+    """Anywhere in a file, more often near its ends, where headers are."""
+    edge = min(size, 2048)
+    return st.integers(0, edge - 1) | st.integers(size - edge, size - 1) | st.integers(0, size - 1)
+
+
+@st.composite
+def damaged(draw, content: bytes) -> bytes:
+    changed = bytearray(content)
+    for place, value in draw(st.lists(st.tuples(places(len(content)), st.integers(0, 255)), max_size=12)):
+        changed[place] = value
+    for place, bit in draw(st.lists(st.tuples(places(len(content)), st.integers(0, 7)), max_size=4)):
+        changed[place] ^= 1 << bit
+    if draw(st.booleans()):
+        return bytes(changed[: draw(places(len(content)))])
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_undamaged_file_is_read(folder, name):
+    assert outcome(folder / name) == "scan"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", MAKERS)
+@given(data=st.data())
+def test_damaged_files(folder, tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data.draw(damaged((folder / name).read_bytes()), label="content"))
+    if path.suffix == ".cfl":
+        header = data.draw(damaged((folder / "bart.hdr").read_bytes()), label="header")
+        path.with_suffix(".hdr").write_bytes(header)
+    outcome(path)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", REAL)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_damaged_real_files(data_dir, tmp_path, name, data):
+    path = tmp_path / Path(name).name
+    path.write_bytes(data.draw(damaged((data_dir / name).read_bytes()), label="content"))
+    outcome(path)
+
+
+def run_many(folder: Path, n_files: int, most_bytes: int) -> dict:
+    """Load many damaged files with a bound on memory; meant for a process of its own."""
+    import resource
+
+    for name in MAKERS:
+        outcome(folder / name)  # imports take memory as well
+    before = psutil.Process().memory_info()
+    resource.setrlimit(resource.RLIMIT_AS, (before.vms + most_bytes, before.vms + most_bytes))
+    rng = random.Random(0)
+    outcomes: Counter = Counter()
+    for _ in range(n_files):
+        name = rng.choice(list(MAKERS))
+        content = bytearray((folder / name).read_bytes())
+        for _ in range(rng.choice([1, 1, 2, 8, 32])):
+            near = rng.choice([2048, len(content)])
+            content[rng.randrange(min(near, len(content)))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        path = folder / f"damaged-{name}"
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
+        if path.suffix == ".cfl":
+            path.with_suffix(".hdr").write_bytes((folder / "bart.hdr").read_bytes())
+        outcomes[outcome(path)] += 1
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"outcomes": outcomes, "grown_bytes": peak - before.rss}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the memory of a process")
+def test_no_damaged_file_crashes_hangs_or_fills_the_memory(folder):
+    n_files = 300
+    process = subprocess.run(
+        [sys.executable, __file__, str(folder), str(n_files)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    result = json.loads(process.stdout)
+    assert sum(result["outcomes"].values()) == n_files
+    assert set(result["outcomes"]) <= {"scan", "FormatError", "GeometryError", "ShapeError"}
+    assert min(result["outcomes"]["scan"], result["outcomes"]["FormatError"]) > n_files / 10  # both do happen
+    assert result["grown_bytes"] < 200 * 2**20
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(run_many(Path(sys.argv[1]), int(sys.argv[2]), most_bytes=2**30)))
