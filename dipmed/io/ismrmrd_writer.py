@@ -59,16 +59,8 @@ def save_ismrmrd(scan: KSpaceScan, path: str | Path, *, force: bool = False) -> 
     import h5py
     import ismrmrd
 
-    if scan.mask is None:
-        raise OutputError("only Cartesian scans can be written as ISMRMRD, this one has a trajectory")
-    if scan.image_shape[1:] != scan.matrix_shape[1:] or scan.image_shape[0] > scan.matrix_shape[0]:
-        raise OutputError(
-            f"the image {scan.image_shape} may differ from the encoded matrix {scan.matrix_shape} along the readout "
-            "alone, by oversampling"
-        )
-    if max(scan.kspace.shape) > _MOST:
-        raise OutputError(f"ISMRMRD counts up to {_MOST}, the scan has the shape {scan.kspace.shape}")
-    records = _records(scan, scan.kspace, scan.mask, _frame_counters(scan))
+    mask = _check(scan)
+    records = _records(scan, scan.kspace, mask, _frame_counters(scan))
     if scan.calibration is not None:
         reference = _records(
             scan, scan.calibration, (scan.calibration != 0).any(axis=2), [dict.fromkeys(FRAME_COUNTERS, 0)]
@@ -81,6 +73,24 @@ def save_ismrmrd(scan: KSpaceScan, path: str | Path, *, force: bool = False) -> 
         group = file.create_group(_GROUP)
         group.create_dataset("xml", data=[_header(scan)], dtype=h5py.special_dtype(vlen=bytes))
         group.create_dataset("data", data=records, maxshape=(None,), chunks=(min(len(records), 64),))
+
+
+def _check(scan: KSpaceScan) -> NDArray[np.bool_]:
+    """Return the mask of a scan that ISMRMRD can hold, and refuse others."""
+    if scan.mask is None:
+        raise OutputError("only Cartesian scans can be written as ISMRMRD, this one has a trajectory")
+    if scan.image_shape[1:] != scan.matrix_shape[1:] or scan.image_shape[0] > scan.matrix_shape[0]:
+        raise OutputError(
+            f"the image {scan.image_shape} may differ from the encoded matrix {scan.matrix_shape} along the readout "
+            "alone, by oversampling"
+        )
+    if max(scan.kspace.shape) > _MOST:
+        raise OutputError(f"ISMRMRD counts up to {_MOST}, the scan has the shape {scan.kspace.shape}")
+    empty = np.argwhere(~scan.mask.reshape(*scan.mask.shape[:2], -1).any(axis=2))
+    if len(empty):
+        frame, number = empty[0]
+        raise OutputError(f"slice {number} of frame {frame} has no sample, which ISMRMRD cannot express")
+    return scan.mask
 
 
 def _frame_counters(scan: KSpaceScan) -> list[dict[str, int]]:
