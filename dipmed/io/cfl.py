@@ -60,7 +60,8 @@ def write_cfl(path: Path, array: NDArray[Any], *, force: bool = False) -> None:
     """
     sizes = " ".join(str(n) for n in array.shape + (1,) * (_MOST_AXES - array.ndim))
     with atomic_write_all(cfl_paths(path), force=force) as (data_path, header_path):
-        array.astype(_VALUE).ravel(order="F").tofile(data_path)
+        # not tofile, whose error does not say that the disk is full
+        data_path.write_bytes(np.ascontiguousarray(array.T, _VALUE).data)
         header_path.write_text(f"# Dimensions\n{sizes}\n", encoding="ascii")
 
 

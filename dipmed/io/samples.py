@@ -28,7 +28,7 @@ def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Comp
     if array.size == 0:
         raise FormatError(f"{what} is empty, its shape is {array.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
-        samples: Complex64 = array.astype(np.complex64)
+        samples: Complex64 = array.astype(np.complex64, copy=False)
     n_bad = samples.size - int(np.isfinite(samples).sum())
     if n_bad:
         raise FormatError(

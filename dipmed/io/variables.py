@@ -42,7 +42,7 @@ def choose_kspace(variables: Mapping[str, Variable], sidecar: Sidecar, path: Pat
     hint = f'name it in {sidecar_path(path).name}: {{"variable": "..."}}'
     if large:
         raise FormatError(f"{path} has several arrays that could be the k-space: {', '.join(large)}; {hint}")
-    raise FormatError(f"{path} has no complex array that could be the k-space, only {describe(variables)}")
+    raise FormatError(f"{path} has no complex array that could be the k-space; it has {describe(variables)}")
 
 
 def choose_mask(variables: Mapping[str, Variable], sidecar: Sidecar, path: Path) -> str | None:
@@ -102,7 +102,7 @@ def describe(variables: Mapping[str, Variable]) -> str:
     """List arrays for a message: ``"a: (3, 4) real"``."""
     kinds = {True: "complex", False: "real"}
     listed = [f"{name}: {v.shape} {kinds[v.is_complex]}" for name, v in list(variables.items())[:20]]
-    return ", ".join(listed) or "nothing that is a plain array of numbers"
+    return ", ".join(listed) or "no plain array of numbers at all"
 
 
 def _first(variables: Mapping[str, Variable], names: tuple[str, ...]) -> str | None:
@@ -118,5 +118,7 @@ def _has_positions(variable: Variable, readouts: tuple[int, ...]) -> bool:
 
 def _must_exist(name: str, variables: Mapping[str, Variable], path: Path) -> str:
     if name not in variables:
-        raise FormatError(f"{path} has no array {name!r} as {sidecar_path(path).name} says, only {describe(variables)}")
+        raise FormatError(
+            f"{path} has no array {name!r} as {sidecar_path(path).name} says; it has {describe(variables)}"
+        )
     return name

@@ -1,6 +1,8 @@
 import errno
 import gzip
 import struct
+import subprocess
+import sys
 
 import ismrmrd
 import matplotlib.image
@@ -153,6 +155,31 @@ def test_nothing_is_left_when_the_disk_is_full(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OutputError, match="disk is full"):
         save_image(volume(), tmp_path / f"a{ending}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_when_the_system_stops_the_writing(tmp_path):
+    # the nearest to a full disk that a test can make without a disk of its own
+    script = """
+import resource, sys
+import numpy as np
+from dipmed.io.images import save_image
+from dipmed.scan import ImageVolume, OutputError
+volume = ImageVolume(np.random.default_rng(0).random((64, 64, 4)), np.eye(4))
+folder, *endings = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for ending in endings:
+    try:
+        save_image(volume, f"{folder}/a{ending}")
+    except OutputError as error:
+        assert "larger than this system allows" in str(error), error
+    else:
+        sys.exit(f"{ending} was written")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), *ENDINGS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
