@@ -13,7 +13,7 @@ step() { printf '\n$ %s\n' "$*"; "$@"; }
 
 step python scripts/make_demo_scan.py "$out/scan.h5"
 step dipmed info "$out/scan.h5"
-step dipmed recon "$out/scan.h5" --undersample "$undersampling" \
+step dipmed recon "$out/scan.h5" --undersample "$undersampling" --preset mri-2d-fast \
     -o "$out/image.nii.gz" -o "$out/image.png" --json "$out/recon.json" --force
 step dipmed compare "$out/scan.h5" --undersample "$undersampling" \
     --plot "$out/compare.png" --json "$out/compare.json" --force
