@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dipmed.scan import Complex64, FormatError, ShapeError
 
+_LARGEST = 1e15  # sums of squares of more samples than a scan has stay within single precision
 _MARGIN = 2.0  # how many times more energy the corner must hold before the centre is given up
 
 
@@ -18,7 +19,7 @@ def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Comp
     Raises
     ------
     FormatError
-        When it is real, empty, not finite, zero throughout, or beyond single precision.
+        When it is real, empty, not finite, zero throughout, or too large for single precision.
     """
     if array.dtype.kind != "c":
         raise FormatError(
@@ -29,11 +30,11 @@ def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Comp
         raise FormatError(f"{what} is empty, its shape is {array.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
         samples: Complex64 = array.astype(np.complex64, copy=False)
-    n_bad = samples.size - int(np.isfinite(samples).sum())
+        # NaN is not below anything
+        n_bad = samples.size - int((np.abs(samples) < _LARGEST).sum())
     if n_bad:
         raise FormatError(
-            f"{n_bad} of {samples.size} samples of {what} are NaN, infinite or beyond single precision; "
-            "export them again"
+            f"{n_bad} of {samples.size} samples of {what} are NaN, infinite or larger than 1e15; export them again"
         )
     if not samples.any():
         raise FormatError(f"all {samples.size} samples of {what} are zero; nothing can be reconstructed from them")
