@@ -95,9 +95,12 @@ def load_image(path: str | Path) -> ImageVolume:
         data = data[:, :, None]
     if data.ndim not in (3, 4) or data.size == 0 or data.dtype.kind not in "iufc":
         raise FormatError(f"{path} should be an image (x, y, z) or (x, y, z, frame), but is {data.shape} {data.dtype}")
-    data = data.astype(np.complex64 if data.dtype.kind == "c" else np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        data = data.astype(np.complex64 if data.dtype.kind == "c" else np.float32)
     if not np.isfinite(data).all():
-        raise FormatError(f"{path} has voxels that are no finite numbers")
+        raise FormatError(f"{path} has voxels that are no finite numbers in single precision")
+    if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0):
+        raise FormatError(f"{path} has an affine that puts no voxel anywhere: {affine.tolist()}")
     return ImageVolume(data, default_affine((1.0, 1.0, 1.0), data.shape[:3]) if affine is None else affine)
 
 
@@ -126,8 +129,8 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     if "affine" not in names:
         return read_npz(path, "image"), None
     affine = read_npz(path, "affine")
-    if affine.shape != (4, 4) or affine.dtype.kind != "f" or not np.isfinite(affine).all():
-        raise FormatError(f"{path}: the affine should be 4 x 4 finite numbers")
+    if affine.shape != (4, 4) or affine.dtype.kind not in "iuf":
+        raise FormatError(f"{path}: the affine should be 4 x 4 real numbers, but is {affine.shape} {affine.dtype}")
     return read_npz(path, "image"), affine.astype(np.float64)
 
 

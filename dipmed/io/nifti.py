@@ -58,7 +58,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:
             raise FormatError(f"{path} holds {dtype} and not one number for each voxel")
         affine = np.array(image.affine, dtype=np.float64)
         affine[:3] *= _MM[image.header.get_xyzt_units()[0]]
-        return np.asanyarray(image.dataobj), affine
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+            return np.asanyarray(image.dataobj), affine
 
 
 def _check_header(path: Path) -> None:
@@ -67,7 +68,7 @@ def _check_header(path: Path) -> None:
 
     with gzip.open(path) if ending_of(path) == ".nii.gz" else path.open("rb") as file:
         head = file.read(_HEADER_BYTES)
-    if len(head) < _HEADER_BYTES or head[344:347] != b"n+1":
+    if len(head) < _HEADER_BYTES or head[344:348] != b"n+1\0":
         raise FormatError(f"{path} is no NIfTI-1 file in one piece; convert it to .nii.gz")
     header = nibabel.Nifti1Header(head, check=False)
     offset = float(header["vox_offset"])

@@ -306,6 +306,23 @@ def test_no_nifti(tmp_path, content):
         load_image(path)
 
 
+@pytest.mark.parametrize(
+    ("image", "affine", "words"),
+    [
+        (np.full(SHAPE, 1e300), np.eye(4), "no finite numbers in single precision"),
+        (np.ones(SHAPE), np.eye(4) * np.nan, "puts no voxel anywhere"),
+        (np.ones(SHAPE), np.zeros((4, 4), int), "puts no voxel anywhere"),
+        (np.ones(SHAPE), np.eye(3), "4 x 4 real numbers"),
+        (np.ones(8), np.eye(4), r"should be an image \(x, y, z\)"),
+        (np.ones((0, 5, 4)), np.eye(4), r"should be an image \(x, y, z\)"),
+    ],
+)
+def test_npz_that_holds_no_image(tmp_path, image, affine, words):
+    np.savez(tmp_path / "a.npz", image=image, affine=affine)
+    with pytest.raises(FormatError, match=words):
+        load_image(tmp_path / "a.npz")
+
+
 def test_image_file_that_is_missing(tmp_path):
     for ending in (".nii.gz", ".nii", ".npz", ".npy", ".cfl"):
         with pytest.raises(FormatError, match="does not exist"):
