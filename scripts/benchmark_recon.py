@@ -39,7 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", default="bart_brain8,fastmri_vfa13", help=f"of {', '.join(CASES)}")
     parser.add_argument("--specs", nargs="+", default=SPECS, metavar="SPEC", help="undersampling, e.g. " + SPECS[0])
-    parser.add_argument("--methods", default="dip,dip-vanilla", help="fits to run beside the classical sweep")
+    parser.add_argument("--methods", default="dip,dip-vanilla", help="fits to run; empty for none")
+    parser.add_argument("--no-sweep", action="store_true", help="leave the classical methods out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures and curves to this file as well")
     chosen = parser.parse_args()
@@ -47,27 +48,30 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), "cases": []}
     for case in chosen.cases.split(","):
         for spec in chosen.specs:
-            result = run_case(data / CASES[case], spec, chosen.methods.split(","), chosen.seed)
+            methods = [name for name in chosen.methods.split(",") if name]
+            result = run_case(data / CASES[case], spec, methods, chosen.seed, with_sweep=not chosen.no_sweep)
             report["cases"].append({"case": case, "undersample": spec, **result})
             show(case, spec, result)
             if chosen.json:
                 chosen.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def run_case(path: Path, spec: str, methods: list[str], seed: int) -> dict[str, Any]:
+def run_case(path: Path, spec: str, methods: list[str], seed: int, *, with_sweep: bool) -> dict[str, Any]:
     """Sweep the classical methods, then run the fits, all on the same undersampled slice."""
     scan = load(path)
     middle = scan.n_slices // 2
     settings = ReconSettings(undersample=spec, slices=(middle, middle + 1), changes={"seed": seed}, device="cpu")
     reference, support = find_reference(scan, settings, "full")
     job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
-    rows = sweep(job.y.numpy(), job.A.mask.numpy(), reference, support)
-    fits = compare(scan, methods, settings).rows
+    rows = sweep(job.y.numpy(), job.A.mask.numpy(), reference, support) if with_sweep else []
+    fits = compare(scan, methods, settings).rows if methods else []
     return {"classical": [asdict(row) for row in rows], "fits": fits, "reaching": reaching(rows, fits)}
 
 
 def reaching(rows: list[Row], fits: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """When each fit first was as good as the best l1-wavelet image, in iterations and seconds; None for never."""
+    if not rows:
+        return []
     target = max(row.psnr for row in rows if "l1-wavelet" in row.method)
     found = []
     for fit in fits:
