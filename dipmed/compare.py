@@ -97,7 +97,11 @@ def _run(
     snapshots = SnapshotScores(reference, support)
     config = replace(settings, method=name).fit_config(ndim)
     reconstructor = make_reconstructor(
-        method, config, noise_variance=job.noise_variance, observer=snapshots if method.is_fit else None
+        method,
+        config,
+        noise_variance=job.noise_variance,
+        A_final=job.A_final,
+        observer=snapshots if method.is_fit else None,
     )
     result = reconstructor(job.y, job.A)
     image = np.abs(result.image[0].cpu().numpy()).astype(np.float32)

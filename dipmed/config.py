@@ -55,6 +55,9 @@ class FitConfig:
     kspace_exponent
         Cartesian data are weighted by distance from the centre to this power, since a few central samples hold
         nearly all the energy; 0 weights all samples alike.
+    phase_weight
+        Weight of the penalty on what is out of phase with a low-resolution image, see `dipmed.dip.phase`; it does
+        nothing where the centre of k-space is not fully sampled. Set it to 0 where fine detail of the phase matters.
     optimizer
         ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
     rate, adam_rate
@@ -84,15 +87,16 @@ class FitConfig:
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01
-    tv_weight: float = 0.02
+    tv_weight: float = 0.1
     kspace_exponent: float = 0.5
+    phase_weight: float = 0.05
     optimizer: Literal["muon", "adam"] = "muon"
     rate: float = 0.03
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     iterations: int = 700
     averaging: float = 0.99
-    data_consistency_steps: int = 1
+    data_consistency_steps: int = 2
     stop: str = "held-out"
     held_out: float = 0.03
     time_limit: float | None = None

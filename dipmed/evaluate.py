@@ -72,7 +72,7 @@ def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, ND
         When no maps can be estimated.
     """
     full = np.ones(kspace.shape[1:], dtype=bool)
-    maps = estimate_maps(kspace, full, calib_width=n_calib)
+    maps = estimate_maps(kspace, full, calib_width=n_calib).cropped
     coil_images = centred_ifft(torch.from_numpy(np.ascontiguousarray(kspace)), kspace.ndim - 1).numpy()
     image: Complex64 = np.sum(maps.conj() * coil_images, axis=0)
     return image, np.asarray(maps.any(axis=0))

@@ -44,7 +44,7 @@ _METHODS = (
     Method(
         "dip",
         "deep image prior",
-        "Our best recipe: compressed-sensing input, orthogonalised updates, held-out stopping. The default.",
+        "The default, our best recipe: wavelet input, smooth phase, orthogonalised updates, held-out stopping.",
         "doi:10.1007/s11263-020-01303-4",
         changes={},
     ),
@@ -59,6 +59,7 @@ _METHODS = (
             "input_update": "none",
             "tv_weight": 0.0,
             "kspace_exponent": 0.0,
+            "phase_weight": 0.0,
             "optimizer": "adam",
             "adam_rate": 1e-3,
             "schedule": "constant",
@@ -89,6 +90,7 @@ def make_reconstructor(
     config: FitConfig,
     *,
     noise_variance: float | None = None,
+    A_final: CartesianMRI | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
 ) -> Reconstructor:
@@ -97,5 +99,10 @@ def make_reconstructor(
         baseline: Reconstructor = BASELINES[method.name]()
         return baseline
     return DeepImagePrior(
-        config, method=method.name, noise_variance=noise_variance, progress=progress, observer=observer
+        config,
+        method=method.name,
+        noise_variance=noise_variance,
+        A_final=A_final,
+        progress=progress,
+        observer=observer,
     )

@@ -64,12 +64,16 @@ class ReconSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to reconstruct: its place in the scan, its data and its operator."""
+    """One image to reconstruct: its place in the scan, its data and its operator.
+
+    ``A_final`` has maps that reach beyond the support, for the last steps of a fit; None where there are none.
+    """
 
     frame: int
     slice: int
     y: Tensor
     A: CartesianMRI
+    A_final: CartesianMRI | None
     noise_variance: float | None
 
 
@@ -181,13 +185,17 @@ def jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Ite
     for frame in range(scan.n_frames):
         for index in range(scan.n_slices):
             y, mask = scan.kspace[frame, index], scan.mask[frame, index]
+            sampled = torch.from_numpy(np.ascontiguousarray(mask))
+            A_final = None
             if from_file is not None:
                 maps = from_file[index]
             else:
                 calibration = None if scan.calibration is None else scan.calibration[0, index]
-                maps = estimate_maps(y, mask, settings.maps, calibration=calibration)
-            A = CartesianMRI(torch.from_numpy(maps), torch.from_numpy(np.ascontiguousarray(mask))).to(device)
-            yield Job(frame, index, torch.from_numpy(np.ascontiguousarray(y)).to(device), A, variance)
+                found = estimate_maps(y, mask, settings.maps, calibration=calibration)
+                maps = found.cropped
+                A_final = CartesianMRI(torch.from_numpy(found.maps), sampled).to(device)
+            A = CartesianMRI(torch.from_numpy(maps), sampled).to(device)
+            yield Job(frame, index, torch.from_numpy(np.ascontiguousarray(y)).to(device), A, A_final, variance)
 
 
 def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.complex64]]:
@@ -228,7 +236,12 @@ def reconstruct(
         report = None if progress is None else _for_image(progress, number, n_images)
         chosen = find_method("zero-filled") if interrupted else method
         reconstructor = make_reconstructor(
-            chosen, config, noise_variance=job.noise_variance, progress=report, observer=observer
+            chosen,
+            config,
+            noise_variance=job.noise_variance,
+            A_final=job.A_final,
+            progress=report,
+            observer=observer,
         )
         parts.append(reconstructor(job.y, job.A))
         interrupted = interrupted or parts[-1].stop.rule == "interrupted"

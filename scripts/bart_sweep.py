@@ -101,7 +101,7 @@ def sweep(
     """
     kspace = (kspace * mask).astype(np.complex64)
     start = time.perf_counter()
-    maps = estimate_maps(kspace, mask)
+    maps = estimate_maps(kspace, mask).cropped
     maps_seconds = time.perf_counter() - start
     rows = sweep_ours(kspace, mask, maps, maps_seconds, reference, support)
     if has_bart() if with_bart is None else with_bart:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipmed.calib.maps import calibration_width, espirit_maps, jsense_maps
+from dipmed.calib.centre import calibration_width
+from dipmed.calib.maps import espirit_maps, jsense_maps
 from dipmed.calib.noise import mix_coils
 from dipmed.scan import Complex64, DipmedError, KSpaceScan, ShapeError
 from operators.fourier import centred_fft, centred_ifft
@@ -15,6 +18,31 @@ MAP_METHODS = ("espirit", "jsense")
 
 CALIBRATION_WIDTH = 24
 """Largest calibration region that is used, per axis: more costs time and hardly changes the maps."""
+
+MARGIN_CROP = 0.5
+"""ESPIRiT: voxels whose eigenvalue is below this are air for certain."""
+
+
+@dataclass(frozen=True)
+class CoilMaps:
+    """Sensitivity maps and how far they can be trusted.
+
+    Parameters
+    ----------
+    maps
+        ``(coil, x, y[, z])`` with ``Σ|s|² = 1`` on the support and in a margin around it, 0 in the air.
+    support
+        ``(x, y[, z])``, true where the calibration data are explained well. A narrow support keeps aliasing down; the
+        margin may still hold a faint edge of the object.
+    """
+
+    maps: Complex64
+    support: NDArray[np.bool_]
+
+    @property
+    def cropped(self) -> Complex64:
+        """The maps, 0 outside the support."""
+        return np.where(self.support, self.maps, np.complex64(0))
 
 
 def remove_oversampling(scan: KSpaceScan) -> KSpaceScan:
@@ -103,7 +131,7 @@ def estimate_maps(
     calibration: Complex64 | None = None,
     crop: float = 0.8,
     calib_width: int | None = None,
-) -> Complex64:
+) -> CoilMaps:
     """Estimate sensitivity maps from the centre of k-space or from a separate calibration.
 
     Only the phase of each voxel's coil vector relative to the other coils is measurable; the common phase is chosen
@@ -130,7 +158,7 @@ def estimate_maps(
     Returns
     -------
     maps
-        ``(coil, x, y[, z])`` with ``Σ|s|² = 1`` on the support and 0 outside; ones for one coil.
+        With their support; ones everywhere for one coil.
 
     Raises
     ------
@@ -141,7 +169,7 @@ def estimate_maps(
     """
     _check(kspace, mask, method, calibration)
     if len(kspace) == 1:
-        return np.ones_like(kspace, dtype=np.complex64)
+        return CoilMaps(np.ones_like(kspace, dtype=np.complex64), np.ones(mask.shape, dtype=bool))
     data, sampled = kspace * mask, mask
     if calibration is not None:
         data, sampled = calibration, np.abs(calibration).sum(axis=0) > 0
@@ -155,8 +183,19 @@ def estimate_maps(
     _, directions = principal_directions(centre @ centre.conj().T)
     rotation = directions.astype(np.complex64)
     virtual = np.tensordot(rotation, data, axes=1).astype(np.complex64)
-    maps = espirit_maps(virtual, sampled, limit, crop) if method == "espirit" else jsense_maps(virtual, sampled, limit)
-    return np.ascontiguousarray(np.tensordot(rotation.conj().T, maps, axes=1), dtype=np.complex64)
+    if method == "espirit":
+        maps, eigenvalues = espirit_maps(virtual, sampled, limit)
+        maps, support = maps * (eigenvalues > min(crop, MARGIN_CROP)), eigenvalues > crop
+    else:
+        maps = jsense_maps(virtual, sampled, limit)
+        support = maps.any(axis=0)
+    if not support.any():
+        raise DipmedError(
+            "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
+            "is not in the middle of the array; use --maps jsense or --maps FILE"
+        )
+    rotated = np.tensordot(rotation.conj().T, maps, axes=1)
+    return CoilMaps(np.ascontiguousarray(rotated, dtype=np.complex64), support)
 
 
 def principal_directions(gram: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:

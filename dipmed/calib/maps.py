@@ -1,15 +1,13 @@
-"""Sensitivity maps in virtual coils, through sigpy: the size of the calibration region, ESPIRiT, JSENSE."""
+"""Sensitivity maps in virtual coils, through sigpy: ESPIRiT and JSENSE."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dipmed.calib.centre import calibration_width
 from dipmed.scan import Complex64, DipmedError
 from operators.fourier import centred_ifft
 
@@ -26,41 +24,10 @@ JSENSE_SUPPORT = 0.05
 """Fraction of the brightest low-resolution voxel below which a voxel is air."""
 
 
-def calibration_width(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Return the size of the fully sampled box around the centre of k-space, 0 along each axis when there is none.
+def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> tuple[Complex64, NDArray[np.float32]]:
+    """ESPIRiT maps of virtual coils, the first of which is the phase reference, and their eigenvalues.
 
-    A cube is grown first and then each axis by itself, so lines give ``(all of x, number of lines)``.
-
-    Parameters
-    ----------
-    mask
-        ``(x, y[, z])``; a box of width w starts at index ``n // 2 - w // 2``.
-    """
-
-    def is_full(widths: list[int]) -> bool:
-        box = tuple(slice(n // 2 - w // 2, n // 2 - w // 2 + w) for n, w in zip(mask.shape, widths, strict=True))
-        return bool(mask[box].all())
-
-    cube = _largest(lambda w: is_full([min(w, n) for n in mask.shape]), max(mask.shape))
-    widths = [min(cube, n) for n in mask.shape]
-    if cube:
-        for axis, n in enumerate(mask.shape):
-            others = widths[:axis], widths[axis + 1 :]
-            widths[axis] = _largest(partial(lambda o, w: is_full([*o[0], w, *o[1]]), others), n)
-    return tuple(widths)
-
-
-def _largest(holds: Callable[[int], bool], limit: int) -> int:
-    """Bisect for the largest number up to ``limit`` for which ``holds``, which is true up to it and false after."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle - 1)
-    return low
-
-
-def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int, crop: float) -> Complex64:
-    """ESPIRiT maps of virtual coils, the first of which is the phase reference.
+    An eigenvalue near 1 says that one coil vector explains the calibration data at that voxel; nothing is cropped here.
 
     A 3-D scan is transformed along its readout and each position is calibrated by itself: the covariance image of
     the 3-D method would need coils² volumes. All positions share the phase reference and the noise threshold, so the
@@ -69,7 +36,7 @@ def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int, cro
     Raises
     ------
     DipmedError
-        When the fully sampled centre is too small, or no voxel reaches ``crop``.
+        When the fully sampled centre is too small.
     """
     widths = calibration_width(sampled)
     encoded = widths if virtual.ndim == 3 else widths[1:]
@@ -82,15 +49,8 @@ def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int, cro
     if width < MIN_WIDTH:
         raise DipmedError(f"ESPIRiT needs a calibration region of {MIN_WIDTH} lines or more, got {limit}")
     if virtual.ndim == 3:
-        maps = _espirit_2d(virtual, width, crop, THRESHOLD)
-    else:
-        maps = _espirit_positions(virtual, widths[0], width, crop)
-    if not maps.any():
-        raise DipmedError(
-            "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
-            "is not in the middle of the array; use --maps jsense or --maps FILE"
-        )
-    return maps
+        return _espirit_2d(virtual, width, THRESHOLD)
+    return _espirit_positions(virtual, widths[0], width)
 
 
 def jsense_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> Complex64:
@@ -126,19 +86,25 @@ def jsense_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> C
     return _rotate_to_first(np.nan_to_num(maps) * support)
 
 
-def _espirit_2d(virtual: Complex64, width: int, crop: float, threshold: float) -> Complex64:
+def _espirit_2d(virtual: Complex64, width: int, threshold: float) -> tuple[Complex64, NDArray[np.float32]]:
     import sigpy.mri.app
 
     app = sigpy.mri.app.EspiritCalib(
-        virtual, calib_width=width, thresh=threshold, kernel_width=KERNEL_WIDTH, crop=crop, show_pbar=False
+        virtual,
+        calib_width=width,
+        thresh=threshold,
+        kernel_width=KERNEL_WIDTH,
+        crop=0,
+        output_eigenvalue=True,
+        show_pbar=False,
     )
     # sigpy refers phases to the first coil, here the principal one, and divides 0 by 0 where it is exactly dark
     with np.errstate(invalid="ignore", divide="ignore"):
-        maps = app.run()
-    return np.nan_to_num(maps)
+        maps, eigenvalues = app.run()
+    return np.nan_to_num(maps), np.nan_to_num(eigenvalues).real.astype(np.float32).reshape(maps.shape[1:])
 
 
-def _espirit_positions(virtual: Complex64, width_x: int, width: int, crop: float) -> Complex64:
+def _espirit_positions(virtual: Complex64, width_x: int, width: int) -> tuple[Complex64, NDArray[np.float32]]:
     n_coils, n_x, n_y, n_z = virtual.shape
     start = n_x // 2 - width_x // 2
     central = np.zeros_like(virtual)
@@ -147,11 +113,12 @@ def _espirit_positions(virtual: Complex64, width_x: int, width: int, crop: float
     hybrid = np.moveaxis(centred_ifft(lines, 1).numpy(), -1, 0)
     signal = np.array([_largest_singular_value(position, width) for position in hybrid])
     maps = np.zeros((n_x, n_coils, n_y, n_z), dtype=np.complex64)
+    eigenvalues = np.zeros((n_x, n_y, n_z), dtype=np.float32)
     for index, (position, largest) in enumerate(zip(hybrid, signal, strict=True)):
         if largest > THRESHOLD * signal.max():
             threshold = THRESHOLD * signal.max() / largest
-            maps[index] = _espirit_2d(np.ascontiguousarray(position), width, crop, threshold)
-    return np.ascontiguousarray(np.moveaxis(maps, 0, 1))
+            maps[index], eigenvalues[index] = _espirit_2d(np.ascontiguousarray(position), width, threshold)
+    return np.ascontiguousarray(np.moveaxis(maps, 0, 1)), eigenvalues
 
 
 def _largest_singular_value(kspace: Complex64, width: int) -> float:

@@ -56,6 +56,9 @@ class DeepImagePrior:
         Name that the result carries.
     noise_variance
         Of one complex sample of the data, when it was measured.
+    A_final
+        Operator of the data-consistency steps that end the fit, when it is not the one that is fitted: sensitivity
+        maps that reach into a margin around the support find there what the fit could not show.
     progress
         Called every few iterations.
     observer, observer_interval
@@ -72,6 +75,7 @@ class DeepImagePrior:
         *,
         method: str = "dip",
         noise_variance: float | None = None,
+        A_final: LinearOperator | None = None,
         progress: ProgressCallback | None = None,
         observer: Observer | None = None,
         observer_interval: int = 25,
@@ -79,6 +83,7 @@ class DeepImagePrior:
         self.config = config or FitConfig()
         self.method = method
         self.noise_variance = noise_variance
+        self.A_final = A_final
         self.progress = progress
         self.observer = observer
         self.observer_interval = observer_interval
@@ -98,9 +103,11 @@ class DeepImagePrior:
             y,
             A,
             kspace_exponent=self.config.kspace_exponent,
+            phase_weight=self.config.phase_weight,
             held_out=self.config.held_out if rule.needs_held_out else None,
             noise_variance=self.noise_variance,
             generator=generator,
+            A_final=self.A_final,
         )
         fit = _Fit(problem, self.config, rule, generator, start)
         stop = self._run(fit)
@@ -278,10 +285,9 @@ class _Fit:
         self.iteration, self.average = self.snapshots[0].restore(self.network, self.optimizers, self.input)
 
     def finish(self, image: Tensor) -> Tensor:
-        """Step towards the data, blank what the operator does not see, undo the scale; ``(1, 1, x, y[, z])``."""
+        """Blank what the fit did not see, step towards the data, undo the scale; ``(1, 1, x, y[, z])``."""
         with torch.no_grad():
-            image = self.problem.towards_data(image, self.config.data_consistency_steps)
-            return image * self.problem.support / self.problem.scale
+            return self.problem.towards_data(image, self.config.data_consistency_steps) / self.problem.scale
 
     def report(self) -> Progress:
         """What a progress display may show now."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dipmed.calib.scale import data_scale
+from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
 from operators import CartesianMRI, LinearOperator
 
@@ -29,8 +30,13 @@ class Problem:
         ``Aᴴy``, ``(1, x, y[, z])``.
     A_fit, y_fit
         The operator and the data without the held-out locations: all that the network ever sees.
+    A_final, final_data
+        The operator of the steps towards the data that end the fit, which may see beyond the support, and its
+        ``Aᴴy``.
     weights
         Weight of each location in the data term, ``(x, y[, z])``; None for one.
+    smooth_phase
+        Penalty on what is out of phase, None for none.
     held_out_mask
         Locations kept from the fit, ``(x, y[, z])``; None when all are fitted.
     energy
@@ -48,7 +54,10 @@ class Problem:
     adjoint_data: Tensor
     A_fit: LinearOperator
     y_fit: Tensor
+    A_final: LinearOperator
+    final_data: Tensor
     weights: Tensor | None
+    smooth_phase: SmoothPhase | None
     held_out_mask: Tensor | None
     energy: Tensor
     support: Tensor
@@ -56,16 +65,27 @@ class Problem:
     noise_variance: float | None
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalised data term of ``(batch, 1, x, y[, z])`` and its gradient, outside autograd."""
+        """Return the normalised data term of ``(batch, 1, x, y[, z])`` and its gradient, outside autograd.
+
+        Both include the penalty on the phase, where there is one.
+        """
         residual = self.A_fit(x) - self.y_fit
         weighted = residual if self.weights is None else residual * self.weights
-        value = torch.sum(residual.real * weighted.real + residual.imag * weighted.imag) / self.energy
-        return value, self.A_fit.adjoint(weighted) * (2 / self.energy)
+        value = torch.sum(residual.real * weighted.real + residual.imag * weighted.imag)
+        gradient = self.A_fit.adjoint(weighted) * 2
+        if self.smooth_phase is not None:
+            penalty, push = self.smooth_phase(x)
+            value, gradient = value + penalty, gradient + push
+        return value / self.energy, gradient / self.energy
 
     def towards_data(self, x: Tensor, steps: int = 1) -> Tensor:
-        """Take gradient steps of length one towards all measured data, held-out locations among them."""
+        """Take gradient steps of length one towards all measured data, held-out locations among them.
+
+        Before them the image is blanked outside the support, where the fit saw no data.
+        """
+        x = x * self.support
         for _ in range(steps):
-            x = x - (self.A.N(x) - self.adjoint_data)
+            x = x - (self.A_final.N(x) - self.final_data)
         return x
 
     def held_out_error(self, x: Tensor) -> float:
@@ -88,8 +108,12 @@ def make_problem(
     held_out: float | None,
     noise_variance: float | None,
     generator: torch.Generator,
+    phase_weight: float = 0.0,
+    A_final: LinearOperator | None = None,
 ) -> Problem:
     """Scale the data by what was measured and set aside the held-out locations.
+
+    Parameters are those of `dipmed.config.FitConfig` and the fields of `Problem`.
 
     Raises
     ------
@@ -102,6 +126,8 @@ def make_problem(
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise DipmedError("the data hold values that are not finite")
+    if A_final is not None and (A_final.domain, A_final.range) != (A.domain, A.range):
+        raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
     scale = data_scale(A.adjoint(y))
     y = y * scale
     held_out_mask = None
@@ -111,14 +137,22 @@ def make_problem(
         y_fit = y * ~held_out_mask
     weights = _radial_weights(A, kspace_exponent)
     energy = (y_fit.abs().square() if weights is None else y_fit.abs().square() * weights).sum()
+    smooth_phase = None
+    if phase_weight and isinstance(A_fit, CartesianMRI):
+        low = low_resolution_image(A_fit, y_fit)
+        smooth_phase = None if low is None else SmoothPhase(low, phase_weight)
+    adjoint_data = A.adjoint(y)
     probe = A.range.randn(generator=generator, device=y.device)
     return Problem(
         A=A,
         y=y,
-        adjoint_data=A.adjoint(y),
+        adjoint_data=adjoint_data,
         A_fit=A_fit,
         y_fit=y_fit,
+        A_final=A if A_final is None else A_final,
+        final_data=adjoint_data if A_final is None else A_final.adjoint(y),
         weights=weights,
+        smooth_phase=smooth_phase,
         held_out_mask=held_out_mask,
         energy=energy,
         support=A.adjoint(probe) != 0,

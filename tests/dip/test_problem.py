@@ -90,6 +90,25 @@ def test_support_is_where_the_maps_are(small_scan):
     assert bool(support[:, 9:].all())
 
 
+def test_the_last_steps_find_what_lies_beyond_the_support(small_scan):
+    y, A, truth, _ = small_scan
+    maps = A.maps.clone()
+    maps[:, :10] = 0  # a good part of the object
+    narrow = type(A)(maps, A.mask)
+    generator = torch.Generator().manual_seed(0)
+    problem = make_problem(
+        y, narrow, kspace_exponent=0, held_out=None, noise_variance=None, generator=generator, A_final=A
+    )
+    haze = torch.ones(1, *A.domain.shape, dtype=torch.complex64)
+    assert not bool(problem.towards_data(haze, 0)[..., :10, :].any())
+    found = problem.towards_data(haze * 0 + truth * problem.scale, 5)[0]
+    error = (found - truth * problem.scale).norm() / (truth * problem.scale).norm()
+    assert float(error) < 0.2
+    other = type(A)(A.maps[:3], A.mask)
+    with pytest.raises(ShapeError, match="last steps"):
+        make_problem(y, A, kspace_exponent=0, held_out=None, noise_variance=None, generator=generator, A_final=other)
+
+
 def test_bad_data_are_refused(small_scan):
     y, A, _, _ = small_scan
     with pytest.raises(ShapeError, match="range"):
