@@ -74,6 +74,9 @@ class FitConfig:
         Name of the rule that decides; see `dipmed.dip.stopping`.
     held_out
         Share of the sampled locations that the fit does not see, when the rule needs them.
+    refit_share
+        Share of the iterations, the last ones, in which the fit sees the held-out locations as well, if the rule has
+        found every iterate up to then as good as the one before; 0 for never.
     time_limit
         Seconds after which the fit ends; the rates then decay with the clock if it runs ahead of the iterations.
     mixed_precision
@@ -89,16 +92,17 @@ class FitConfig:
     input_drift: float = 0.01
     tv_weight: float = 0.1
     kspace_exponent: float = 0.5
-    phase_weight: float = 0.05
+    phase_weight: float = 0.03
     optimizer: Literal["muon", "adam"] = "muon"
     rate: float = 0.03
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
-    iterations: int = 700
+    iterations: int = 600
     averaging: float = 0.99
     data_consistency_steps: int = 2
     stop: str = "held-out"
     held_out: float = 0.03
+    refit_share: float = 0.4
     time_limit: float | None = None
     mixed_precision: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
@@ -108,6 +112,7 @@ class FitConfig:
             "iterations must be at least 1": self.iterations >= 1,
             "averaging must be in [0, 1)": 0 <= self.averaging < 1,
             "held_out must be in (0, 0.5]": 0 < self.held_out <= 0.5,
+            "refit_share must be in [0, 1)": 0 <= self.refit_share < 1,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,

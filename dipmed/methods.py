@@ -60,6 +60,7 @@ _METHODS = (
             "tv_weight": 0.0,
             "kspace_exponent": 0.0,
             "phase_weight": 0.0,
+            "refit_share": 0.0,
             "optimizer": "adam",
             "adam_rate": 1e-3,
             "schedule": "constant",

@@ -56,10 +56,13 @@ class ReconSettings:
     slices: tuple[int, int] | None = None
     device: str = "auto"
 
+    def preset_for(self, ndim: int) -> str:
+        """Name of the preset for a scan of ``ndim`` dimensions."""
+        return self.preset or f"mri-{ndim}d"
+
     def fit_config(self, ndim: int) -> FitConfig:
         """The settings of the fit for a scan of ``ndim`` dimensions."""
-        preset = find_preset(self.preset or f"mri-{ndim}d")
-        return find_method(self.method).configure(preset).replace(**self.changes)
+        return find_method(self.method).configure(find_preset(self.preset_for(ndim))).replace(**self.changes)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class ScanResult:
 
     volume: ImageVolume
     reconstructions: list[Reconstruction]
+    preset: str
     config: FitConfig
     seconds: dict[str, float]
     device: str
@@ -254,6 +258,7 @@ def reconstruct(
     return ScanResult(
         volume=_assemble(parts, prepared),
         reconstructions=parts,
+        preset=settings.preset_for(scan.ndim),
         config=config,
         seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
         device=device.type,

@@ -6,6 +6,7 @@ import platform
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ def versions() -> dict[str, str | None]:
 
 def peak_memory_mib() -> float | None:
     """Most memory that this process has held, in MiB; None where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux, where ru_maxrss would count what the parent held when it started this process
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        return None if line is None else int(line.split()[1]) / 2**10
     try:
         import resource
     except ImportError:  # not on Windows
@@ -69,7 +74,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
     config = asdict(result.config)
     return {
         "method": settings.method,
-        "preset": settings.preset or "default",
+        "preset": result.preset,
         "seed": result.config.seed,
         "stop": asdict(first.stop),
         "iterations": first.iterations,

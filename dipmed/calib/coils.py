@@ -188,7 +188,7 @@ def estimate_maps(
         maps, support = maps * (eigenvalues > min(crop, MARGIN_CROP)), eigenvalues > crop
     else:
         maps = jsense_maps(virtual, sampled, limit)
-        support = maps.any(axis=0)
+        support = np.abs(maps).sum(axis=0) > 0
     if not support.any():
         raise DipmedError(
             "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dipmed.config import FitConfig
+from dipmed.dip.phase import SmoothPhase
 from dipmed.dip.problem import Problem
 from dipmed.dip.wavelets import shrink_details
 from dipmed.nets import crop_to, pad_to_multiple, to_channels
@@ -28,7 +29,11 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
             channels.append(_NOISE_SCALE * torch.rand(shape, generator=generator).to(problem.y.device))
         else:
             zero_filled = problem.A_fit.adjoint(problem.y_fit)
-            image = zero_filled if name == "zero-filled" else wavelet_image(problem.A_fit, zero_filled, generator)
+            image = (
+                zero_filled
+                if name == "zero-filled"
+                else wavelet_image(problem.A_fit, zero_filled, generator, smooth_phase=problem.smooth_phase)
+            )
             channels.append(to_channels(image[None]))
     return torch.cat(channels, 1)
 
@@ -40,8 +45,11 @@ def wavelet_image(
     generator: torch.Generator,
     threshold: float = 2e-3,
     iterations: int = 60,
+    smooth_phase: SmoothPhase | None = None,
 ) -> Tensor:
     """Minimise ``½‖Ax − y‖² + threshold ‖Wx‖₁`` over wavelets by FISTA, ``(1, x, y[, z])``.
+
+    Half of the penalty on the phase is added, where there is one.
 
     The basis is shifted at random in each iteration, which averages its block pattern away (R. Coifman, D. Donoho,
     1995, doi:10.1007/978-1-4612-2544-7_9). Only the normal operator is applied, once an iteration, with a step of
@@ -56,7 +64,10 @@ def wavelet_image(
         ``Aᴴy``, scaled to peak near one.
     generator
         Of the shifts.
+    smooth_phase
+        The penalty that the fit uses; its curvature is at most twice its weight.
     """
+    step = 1.0 if smooth_phase is None else 1 / (1 + smooth_phase.weight)
     shape = tuple(adjoint_data.shape[1:])
     ndim = len(shape)
     axes = tuple(range(-ndim, 0))
@@ -65,8 +76,11 @@ def wavelet_image(
     momentum = 1.0
     for _ in range(iterations):
         shifts = torch.randint(0, 2**levels, (ndim,), generator=generator).tolist()
-        descent = pad_to_multiple(ahead - (A.N(ahead) - adjoint_data), 2**levels, ndim)
-        shrunk = shrink_details(descent.roll(shifts, axes), threshold, levels, ndim)
+        gradient = A.N(ahead) - adjoint_data
+        if smooth_phase is not None:
+            gradient = gradient + smooth_phase(ahead)[1] / 2
+        descent = pad_to_multiple(ahead - step * gradient, 2**levels, ndim)
+        shrunk = shrink_details(descent.roll(shifts, axes), step * threshold, levels, ndim)
         new = crop_to(shrunk.roll([-shift for shift in shifts], axes), shape)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = new + (momentum - 1) / next_momentum * (new - x)

@@ -167,6 +167,7 @@ class _Fit:
         self.rate_factor = 1.0
         self.chosen: Tensor = problem.adjoint_data[None]
         self.chosen_at = 0
+        self.refit_from: int | None = None
         self.output = self.chosen
         self.curves: dict[str, list[tuple[int, float]]] = {"loss": [], rule.name: []}
         # two, because a step can spoil the weights after a loss that was still good
@@ -248,7 +249,10 @@ class _Fit:
 
     def _judge(self) -> StopReason | None:
         reason = None
-        for rule in (self.rule, *self.watchers):
+        refitting = self.refit_from is not None
+        if refitting:
+            self.chosen, self.chosen_at = self.candidate, self.iteration
+        for rule in self.watchers if refitting else (self.rule, *self.watchers):
             if self.iteration % rule.interval:
                 continue
             verdict = rule.watch(self.problem, self.iteration, self.output, self.candidate)
@@ -258,6 +262,7 @@ class _Fit:
             if rule is self.rule:
                 if verdict.keep:
                     self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
+                    self._refit_if_due()
                 reason = verdict.stop
         if reason is not None:
             return StopReason(self.rule.name, self.chosen_at, reason)
@@ -265,12 +270,21 @@ class _Fit:
             return self._end_of_budget()
         return None
 
+    def _refit_if_due(self) -> None:
+        """Give the held-out locations back for the end of a fit that its rule has found no fault with so far."""
+        if self.rule.needs_held_out and 1 - self.config.refit_share <= self.progress < 1:
+            self.problem = self.problem.with_all_data()
+            self.refit_from = self.iteration
+
     def _end_of_budget(self) -> StopReason:
         if self.chosen_at == 0 or self.rule.name == "budget":
             self.chosen, self.chosen_at = self.candidate, self.iteration
         by_time = self.iteration < self.config.iterations
         limit = f"the time limit of {self.config.time_limit:g} s" if by_time else f"all {self.iteration} iterations"
-        return StopReason("time-limit" if by_time else self.rule.name, self.chosen_at, f"{limit} were used")
+        reason = f"{limit} were used"
+        if self.refit_from is not None:
+            reason += f", those after {self.refit_from} with the held-out locations"
+        return StopReason("time-limit" if by_time else self.rule.name, self.chosen_at, reason)
 
     def _snapshot(self, loss: float) -> Snapshot:
         return Snapshot.take(self.iteration, loss, self.network, self.optimizers, self.input, self.average)

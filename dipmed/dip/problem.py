@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -88,6 +88,11 @@ class Problem:
             x = x - (self.A_final.N(x) - self.final_data)
         return x
 
+    def with_all_data(self) -> Problem:
+        """Return the problem in which no location is held out."""
+        energy = _weighted_energy(self.y, self.weights)
+        return replace(self, A_fit=self.A, y_fit=self.y, held_out_mask=None, energy=energy)
+
     def held_out_error(self, x: Tensor) -> float:
         """Relative squared error at the locations that the fit did not see."""
         if self.held_out_mask is None:
@@ -136,7 +141,6 @@ def make_problem(
         held_out_mask, A_fit = _hold_out(A, held_out, generator)
         y_fit = y * ~held_out_mask
     weights = _radial_weights(A, kspace_exponent)
-    energy = (y_fit.abs().square() if weights is None else y_fit.abs().square() * weights).sum()
     smooth_phase = None
     if phase_weight and isinstance(A_fit, CartesianMRI):
         low = low_resolution_image(A_fit, y_fit)
@@ -154,11 +158,16 @@ def make_problem(
         weights=weights,
         smooth_phase=smooth_phase,
         held_out_mask=held_out_mask,
-        energy=energy,
+        energy=_weighted_energy(y_fit, weights),
         support=A.adjoint(probe) != 0,
         scale=scale,
         noise_variance=None if noise_variance is None else noise_variance * scale**2,
     )
+
+
+def _weighted_energy(y: Tensor, weights: Tensor | None) -> Tensor:
+    squared = y.abs().square()
+    return (squared if weights is None else squared * weights).sum()
 
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:

@@ -8,6 +8,7 @@ import torch
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.dip import DeepImagePrior
 from dipmed.dip import loop as loop_module
+from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import has_diverged
 from dipmed.scan import DipmedError, DivergedError
 
@@ -88,6 +89,28 @@ def test_discrepancy_uses_the_measured_noise(small_scan):
     assert "times the noise" in result.stop.reason
     with pytest.raises(DipmedError, match="noise measurement"):
         DeepImagePrior(TINY.replace(stop="discrepancy"))(y, A)
+
+
+def test_the_end_of_a_good_fit_sees_the_held_out_locations(small_scan, monkeypatch):
+    y, A, _, _ = small_scan
+    monkeypatch.setattr(Problem, "held_out_error", lambda *_: 0.1)
+    config = TINY.replace(iterations=80, refit_share=0.25)
+    result = DeepImagePrior(config)(y, A)
+    assert result.curves["held-out"][-1][0] == 60
+    assert result.stop.iteration == result.iterations == 80
+    assert result.stop.reason == "all 80 iterations were used, those after 60 with the held-out locations"
+    without = DeepImagePrior(config.replace(refit_share=0))(y, A)
+    assert without.curves["held-out"][-1][0] == 80
+    assert without.stop.reason == "all 80 iterations were used"
+
+
+def test_a_fit_that_became_worse_does_not_go_on_with_the_held_out_locations(small_scan, monkeypatch):
+    y, A, _, _ = small_scan
+    errors = iter(range(1, 100))
+    monkeypatch.setattr(Problem, "held_out_error", lambda *_: float(next(errors)))
+    result = DeepImagePrior(TINY.replace(iterations=80, refit_share=0.25))(y, A)
+    assert result.stop.iteration == 10
+    assert result.curves["held-out"][-1][0] == 80
 
 
 def test_time_limit_ends_a_fit(small_scan):

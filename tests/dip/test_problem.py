@@ -120,3 +120,14 @@ def test_bad_data_are_refused(small_scan):
     few = A.with_mask(torch.zeros(A.mask.shape, dtype=torch.bool).index_fill_(1, torch.tensor([10]), True))
     with pytest.raises(DipmedError, match="another rule"):
         problem_of(few(few.domain.randn()), few, held_out=0.001)
+
+
+def test_with_all_data_it_is_the_problem_without_held_out_locations(small_scan):
+    y, A, _, _ = small_scan
+    given_back = problem_of(y, A, exponent=0.5, held_out=0.1).with_all_data()
+    whole = problem_of(y, A, exponent=0.5)
+    x = A.domain.randn((1,), generator=torch.Generator().manual_seed(1))
+    for ours, expected in zip(given_back.gradient(x), whole.gradient(x), strict=True):
+        torch.testing.assert_close(ours, expected)
+    with pytest.raises(DipmedError, match="no locations were held out"):
+        given_back.held_out_error(x)
