@@ -96,11 +96,12 @@ def _words(value: Any) -> str:
 
 def show_comparison(console: Console, result: Comparison) -> None:
     """Show the scores of a comparison."""
-    table = Table(title=f"slice {result.slice}, {result.undersample or 'as measured'}")
-    table.add_column("method")
+    # narrow, so that nothing is cut off at 80 columns
+    table = Table(title=f"slice {result.slice}, {result.undersample or 'as measured'}", box=None, padding=(0, 2, 0, 0))
+    table.add_column("method", overflow="fold")
     for name in ("PSNR dB", "SSIM", "NRMSE", "fit s", "iterations", "regret dB"):
         table.add_column(name, justify="right")
-    table.add_column("stop")
+    table.add_column("stop", overflow="fold")
     for row in result.rows:
         table.add_row(
             row["method"],
