@@ -18,8 +18,7 @@ from torch import Tensor
 
 from dipmed.calib.scale import data_scale
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
-from operators.cartesian import CartesianMRI
-from operators.sigpy_bridge import to_sigpy
+from operators import CartesianMRI, MRIOperator, operator_norm, to_sigpy
 
 _Array = NDArray[Any]
 
@@ -32,7 +31,7 @@ image, so this comes much closer in 200 iterations than a step of 1 does."""
 class ZeroFilled:
     """The adjoint ``Aᴴy``: samples that were not measured are taken as zero."""
 
-    def __call__(self, y: Tensor, A: CartesianMRI) -> Reconstruction:
+    def __call__(self, y: Tensor, A: MRIOperator) -> Reconstruction:
         start = time.perf_counter()
         _check(y, A)
         image = A.adjoint(y)
@@ -59,7 +58,7 @@ class CGSense:
     max_iter: int = 100
     tol: float = 1e-4
 
-    def __call__(self, y: Tensor, A: CartesianMRI) -> Reconstruction:
+    def __call__(self, y: Tensor, A: MRIOperator) -> Reconstruction:
         return _solve("cg-sense", y, A, self.max_iter, self.tol, lambda _shape: {"lamda": self.lam})
 
 
@@ -83,10 +82,10 @@ class L1Wavelet:
     tol: float = 1e-4
     wavelet: str = "db4"
 
-    def __call__(self, y: Tensor, A: CartesianMRI) -> Reconstruction:
+    def __call__(self, y: Tensor, A: MRIOperator) -> Reconstruction:
         return _solve("l1-wavelet", y, A, self.max_iter, self.tol, self._penalty(A))
 
-    def _penalty(self, A: CartesianMRI) -> Callable[[tuple[int, ...]], dict[str, Any]]:
+    def _penalty(self, A: MRIOperator) -> Callable[[tuple[int, ...]], dict[str, Any]]:
         def keywords(shape: tuple[int, ...]) -> dict[str, Any]:
             import sigpy as sp
 
@@ -114,7 +113,7 @@ class TotalVariation:
     max_iter: int = 200
     tol: float = 1e-4
 
-    def __call__(self, y: Tensor, A: CartesianMRI) -> Reconstruction:
+    def __call__(self, y: Tensor, A: MRIOperator) -> Reconstruction:
         def keywords(shape: tuple[int, ...]) -> dict[str, Any]:
             import sigpy as sp
 
@@ -126,7 +125,7 @@ class TotalVariation:
         return _solve("tv", y, A, self.max_iter, self.tol, keywords)
 
 
-BASELINES: dict[str, Callable[[], Callable[[Tensor, CartesianMRI], Reconstruction]]] = {
+BASELINES: dict[str, Callable[[], Callable[[Tensor, MRIOperator], Reconstruction]]] = {
     "zero-filled": ZeroFilled,
     "cg-sense": CGSense,
     "l1-wavelet": L1Wavelet,
@@ -152,14 +151,14 @@ class _CycleSpinning:
 def _solve(
     method: str,
     y: Tensor,
-    A: CartesianMRI,
+    A: MRIOperator,
     max_iter: int,
     tol: float,
     keywords: Callable[[tuple[int, ...]], dict[str, Any]],
 ) -> Reconstruction:
     """Run one of sigpy's solvers until the image hardly changes.
 
-    The operator is divided by a bound of its norm, 1 for normalised maps, so that λ and steps suit any maps.
+    The operator is divided by a bound of its norm, so that λ and steps suit any maps.
 
     Raises
     ------
@@ -172,7 +171,7 @@ def _solve(
 
     start = time.perf_counter()
     _check(y, A)
-    norm = float(A.maps.abs().square().sum(dim=0).max()) ** 0.5
+    norm = _norm_bound(A)
     scale = norm * data_scale(A.adjoint(y))
     data = (y * scale).detach().cpu().numpy()
     app = sigpy.app.LinearLeastSquares(
@@ -197,14 +196,21 @@ def _solve(
     )
 
 
-def _check(y: Tensor, A: CartesianMRI) -> None:
+def _norm_bound(A: MRIOperator) -> float:
+    """A bound of the operator's norm that is close; on a Cartesian grid it is 1 for normalised maps."""
+    if isinstance(A, CartesianMRI):
+        return float(A.maps.abs().square().sum(dim=0).max()) ** 0.5
+    return 1.05 * operator_norm(A, 10, torch.Generator().manual_seed(0))
+
+
+def _check(y: Tensor, A: MRIOperator) -> None:
     if tuple(y.shape) != A.range.shape:
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(torch.view_as_real(y)).all()):
         raise DipmedError("the data hold values that are not finite")
 
 
-def _check_result(image: Tensor, y: Tensor, A: CartesianMRI, method: str) -> None:
+def _check_result(image: Tensor, y: Tensor, A: MRIOperator, method: str) -> None:
     residual = torch.linalg.vector_norm(A(image) - y * A.mask)
     # written so that NaN fails as well
     if not bool(residual <= torch.linalg.vector_norm(y)):

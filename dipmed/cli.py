@@ -41,6 +41,7 @@ UndersampleOption = Annotated[
     ),
 ]
 MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]
+JoinOption = Annotated[bool, typer.Option("--join-frames", help="Take all frames of a trajectory as one acquisition.")]
 CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
@@ -99,6 +100,7 @@ def recon(
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
+    join_frames: JoinOption = False,
     slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -123,6 +125,7 @@ def recon(
         mask=mask,
         maps=maps,
         n_coils=coils,
+        join_frames=join_frames,
         slices=_parse_slices(slices),
         device=device,
     )
@@ -158,6 +161,7 @@ def compare(
     iterations: IterationsOption = None,
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
+    join_frames: JoinOption = False,
     slice_number: Annotated[
         int | None, typer.Option("--slice", min=0, help="Which slice; by default the middle one.")
     ] = None,
@@ -181,6 +185,7 @@ def compare(
         undersample=undersample,
         maps=maps,
         n_coils=coils,
+        join_frames=join_frames,
         slices=None if slice_number is None else (slice_number, slice_number + 1),
         device=device,
     )

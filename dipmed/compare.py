@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from dipmed.baselines import CGSense
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
@@ -18,6 +20,8 @@ from dipmed.recon import Job, ReconSettings, jobs, prepare, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ShapeError
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
+
+_REFERENCE_PENALTY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def find_reference(
     if reference != "full":
         return _reference_from_file(Path(reference), settings)
     full = prepare(scan, replace(settings, undersample=None, mask=None, n_coils=None))
-    assert full.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    if full.mask is None:
+        return _reference_along_trajectory(full, settings)
     if not full.mask.all():
         raise DipmedError(
             f"this scan is not fully sampled ({full.mask.mean():.0%} of its locations are), so it cannot be its own "
@@ -142,6 +147,15 @@ def find_reference(
         )
     image, support = reference_image(full.kspace[0, 0])
     return np.abs(image).astype(np.float32), support
+
+
+def _reference_along_trajectory(
+    full: KSpaceScan, settings: ReconSettings
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Least squares over all samples, with maps from them: there is no other full sampling along a trajectory."""
+    job = next(jobs(full, replace(settings, undersample=None), torch.device("cpu")))
+    image = CGSense(lam=_REFERENCE_PENALTY)(job.y, job.A).image[0].numpy()
+    return np.abs(image).astype(np.float32), (job.A.maps != 0).any(dim=0).numpy()
 
 
 def _reference_from_file(path: Path, settings: ReconSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

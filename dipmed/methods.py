@@ -12,9 +12,9 @@ from dipmed.baselines import BASELINES
 from dipmed.config import FitConfig
 from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
 from dipmed.scan import DipmedError, Reconstruction
-from operators import CartesianMRI
+from operators import MRIOperator
 
-Reconstructor = Callable[[Tensor, CartesianMRI], Reconstruction]
+Reconstructor = Callable[[Tensor, MRIOperator], Reconstruction]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def make_reconstructor(
     config: FitConfig,
     *,
     noise_variance: float | None = None,
-    A_final: CartesianMRI | None = None,
+    A_final: MRIOperator | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
 ) -> Reconstructor:

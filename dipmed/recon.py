@@ -12,14 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipmed.calib.coils import compress_coils, estimate_maps, remove_oversampling
+from dipmed.calib.coils import (
+    CALIBRATION_WIDTH,
+    MAP_METHODS,
+    compress_coils,
+    estimate_maps,
+    remove_oversampling,
+)
 from dipmed.calib.noise import prewhiten
+from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Observer, Progress
 from dipmed.io.arrays import load_maps, load_mask
 from dipmed.methods import Method, find_method, make_reconstructor
-from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, Reconstruction, ShapeError
-from operators import CartesianMRI, make_mask
+from dipmed.scan import Complex64, DipmedError, ImageVolume, KSpaceScan, Reconstruction, ShapeError
+from operators import CartesianMRI, MRIOperator, NonCartesianMRI, density_compensation, make_mask, operator_norm
+
+_NORM_ITERATIONS = 10
+_NORM_MARGIN = 1.05
+"""The power iteration ends a little below the norm, which must not be above 1."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class ReconSettings:
         Name of a retrospective undersampling, e.g. ``"random:R=4,acs=16,seed=0"``.
     mask
         File of a sampling mask to apply instead.
+    join_frames
+        Take all frames of a trajectory as one acquisition.
     maps
         ``"espirit"``, ``"jsense"``, or a file of sensitivity maps.
     n_coils
@@ -51,6 +64,7 @@ class ReconSettings:
     changes: dict[str, Any] = field(default_factory=dict)
     undersample: str | None = None
     mask: Path | None = None
+    join_frames: bool = False
     maps: str = "espirit"
     n_coils: int | None = None
     slices: tuple[int, int] | None = None
@@ -69,14 +83,15 @@ class ReconSettings:
 class Job:
     """One image to reconstruct: its place in the scan, its data and its operator.
 
-    ``A_final`` has maps that reach beyond the support, for the last steps of a fit; None where there are none.
+    Samples along a trajectory are weighted as ``A`` weights them. ``A_final`` has maps that reach beyond the support,
+    for the last steps of a fit; None where there are none.
     """
 
     frame: int
     slice: int
     y: Tensor
-    A: CartesianMRI
-    A_final: CartesianMRI | None
+    A: MRIOperator
+    A_final: MRIOperator | None
     noise_variance: float | None
 
 
@@ -120,13 +135,10 @@ def prepare(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
     Raises
     ------
     DipmedError
-        When the scan is not Cartesian, or a choice does not fit it.
+        When a choice does not fit the scan.
     """
-    if not scan.is_cartesian:
-        raise DipmedError(
-            "this scan is not Cartesian (its samples lie on a trajectory), and only Cartesian k-space can be "
-            "reconstructed so far; `dipmed info` shows what the file holds"
-        )
+    if settings.join_frames:
+        scan = join_frames(scan)
     scan = remove_oversampling(prewhiten(_choose_slices(scan, settings.slices)))
     scan = _undersample(scan, settings)
     if not scan.kspace.any():
@@ -142,13 +154,12 @@ def _choose_slices(scan: KSpaceScan, slices: tuple[int, int] | None) -> KSpaceSc
         raise DipmedError("--slices chooses slices of a 2-D scan; this one is a 3-D acquisition")
     if not 0 <= first < end <= scan.n_slices:
         raise DipmedError(f"--slices {first}:{end} does not fit {scan.n_slices} slices; they count from 0")
-    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
     affine = scan.affine.copy()
     affine[:3, 3] += first * affine[:3, 2]
     chosen = slice(first, end)
     return scan.replace(
         kspace=scan.kspace[:, chosen],
-        mask=scan.mask[:, chosen],
+        mask=None if scan.mask is None else scan.mask[:, chosen],
         calibration=None if scan.calibration is None else scan.calibration[:, chosen],
         affine=affine,
     )
@@ -157,6 +168,8 @@ def _choose_slices(scan: KSpaceScan, slices: tuple[int, int] | None) -> KSpaceSc
 def _undersample(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
     if settings.undersample is not None and settings.mask is not None:
         raise DipmedError("give --undersample or --mask, not both")
+    if not scan.is_cartesian:
+        return _undersample_readouts(scan, settings)
     if settings.undersample is not None:
         chosen = make_mask(settings.undersample, scan.matrix_shape).numpy()
     elif settings.mask is not None:
@@ -167,6 +180,42 @@ def _undersample(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
     mask = scan.mask & chosen
     # a separate reference acquisition was not part of what is undersampled, but using it would flatter the result
     return scan.replace(kspace=scan.kspace * mask[:, :, None], mask=mask, calibration=None)
+
+
+def _undersample_readouts(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
+    """Keep some readouts of a trajectory: the rule counts them as it counts lines."""
+    if settings.mask is not None:
+        raise DipmedError("--mask chooses locations of a Cartesian grid, but this scan has a trajectory")
+    if settings.undersample is None:
+        return scan
+    if scan.n_readouts is None:
+        raise DipmedError("--undersample keeps whole readouts, but those of this scan differ in length")
+    assert scan.trajectory is not None  # noqa: S101  # a scan without a mask has one
+    readouts = make_mask(settings.undersample, (1, scan.n_readouts)).numpy()[0]
+    chosen = np.repeat(readouts, scan.kspace.shape[-1] // scan.n_readouts)
+    return scan.replace(
+        kspace=scan.kspace[..., chosen], trajectory=scan.trajectory[:, chosen], n_readouts=int(readouts.sum())
+    )
+
+
+def join_frames(scan: KSpaceScan) -> KSpaceScan:
+    """Take all frames of a trajectory as one acquisition.
+
+    Raises
+    ------
+    DipmedError
+        When the scan is Cartesian.
+    """
+    if scan.trajectory is None:
+        raise DipmedError("frames can be joined where samples lie on a trajectory; this scan is Cartesian")
+    n_frames, n_slices, n_coils, _ = scan.kspace.shape
+    return scan.replace(
+        kspace=np.moveaxis(scan.kspace, 0, 2).reshape(1, n_slices, n_coils, -1),
+        trajectory=scan.trajectory.reshape(1, -1, scan.ndim),
+        n_readouts=None if scan.n_readouts is None else scan.n_readouts * n_frames,
+        frame_labels=({},),
+        notes=(*scan.notes, f"{n_frames} frames were joined to one."),
+    )
 
 
 def _fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -181,25 +230,56 @@ def _fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], scan: KSpaceScan) -> np
 
 def jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
     """Yield the images of a prepared scan one after the other, with their sensitivity maps."""
-    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
-    from_file = None if settings.maps in ("espirit", "jsense") else _maps_from_file(Path(settings.maps), scan)
+    from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan)
     variance = None
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
     for frame in range(scan.n_frames):
         for index in range(scan.n_slices):
-            y, mask = scan.kspace[frame, index], scan.mask[frame, index]
-            sampled = torch.from_numpy(np.ascontiguousarray(mask))
-            A_final = None
-            if from_file is not None:
-                maps = from_file[index]
+            given = None if from_file is None else from_file[index]
+            if scan.is_cartesian:
+                y, A, A_final = _on_grid(scan, frame, index, settings.maps, given)
             else:
-                calibration = None if scan.calibration is None else scan.calibration[0, index]
-                found = estimate_maps(y, mask, settings.maps, calibration=calibration)
-                maps = found.cropped
-                A_final = CartesianMRI(torch.from_numpy(found.maps), sampled).to(device)
-            A = CartesianMRI(torch.from_numpy(maps), sampled).to(device)
-            yield Job(frame, index, torch.from_numpy(np.ascontiguousarray(y)).to(device), A, A_final, variance)
+                y, A, A_final = _along_trajectory(scan, frame, index, settings.maps, given)
+            yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
+
+
+def _on_grid(
+    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None
+) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
+    """Data and operators of one Cartesian image."""
+    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    y, mask = scan.kspace[frame, index], scan.mask[frame, index]
+    data, sampled = torch.from_numpy(np.ascontiguousarray(y)), torch.from_numpy(np.ascontiguousarray(mask))
+    if given is not None:
+        return data, CartesianMRI(torch.from_numpy(given), sampled), None
+    calibration = None if scan.calibration is None else scan.calibration[0, index]
+    found = estimate_maps(y, mask, method, calibration=calibration)
+    maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
+    return data, CartesianMRI(maps, sampled), CartesianMRI(wide, sampled)
+
+
+def _along_trajectory(
+    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None
+) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
+    """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
+    assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
+    y, matrix = scan.kspace[frame, index], scan.image_shape
+    positions = torch.from_numpy(np.ascontiguousarray(scan.trajectory[frame]))
+    weights = density_compensation(positions, matrix)
+    if given is None:
+        centre, mask = central_kspace(y, scan.trajectory[frame], matrix, CALIBRATION_WIDTH)
+        found = estimate_maps(centre, mask, method)
+        maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
+    else:
+        maps = wide = torch.from_numpy(given)
+    norm = _NORM_MARGIN * operator_norm(
+        NonCartesianMRI(wide, positions, weights), _NORM_ITERATIONS, torch.Generator().manual_seed(0)
+    )
+    weights = weights / norm**2
+    A = NonCartesianMRI(maps, positions, weights)
+    A_final = None if given is not None else NonCartesianMRI(wide, positions, weights)
+    return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
 
 
 def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.complex64]]:

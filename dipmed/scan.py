@@ -87,6 +87,9 @@ class KSpaceScan:
         For each frame what distinguishes it, e.g. ``{"contrast": 0, "repetition": 3}``.
     trajectory
         Non-Cartesian: float32 ``(frame, sample, dimension)`` in cycles per field of view, None otherwise.
+    n_readouts
+        Non-Cartesian: how many readouts of equal length, one after the other, the samples of a frame consist of;
+        None where their lengths differ.
     noise_covariance
         Coil noise covariance, complex ``(coil, coil)``, of one complex k-space sample (``E[n nᴴ]``), in the units
         of `kspace` after averaging; None when the file has no noise measurement.
@@ -108,6 +111,7 @@ class KSpaceScan:
     source: str
     frame_labels: tuple[dict[str, int], ...] = ({},)
     trajectory: NDArray[np.float32] | None = None
+    n_readouts: int | None = None
     noise_covariance: NDArray[np.complex128] | None = None
     calibration: Complex64 | None = None
     sequence: SequenceFigures = field(default_factory=SequenceFigures)
@@ -131,6 +135,8 @@ class KSpaceScan:
                 raise ShapeError(f"image_shape must have {self.ndim} sizes, got {self.image_shape}")
         elif self.kspace.ndim != 4:
             raise ShapeError(f"non-Cartesian k-space must be (frame, slice, coil, sample), got {self.kspace.shape}")
+        if self.n_readouts is not None and self.kspace.shape[-1] % self.n_readouts:
+            raise ShapeError(f"{self.kspace.shape[-1]} samples cannot be {self.n_readouts} readouts of equal length")
         if self.affine.shape != (4, 4):
             raise GeometryError(f"the affine must be 4x4, got {self.affine.shape}")
         if len(self.frame_labels) != self.n_frames:

@@ -8,8 +8,11 @@ from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
 from operators.noise import add_noise
+from operators.noncartesian import MRIOperator, NonCartesianMRI
+from operators.nufft import NonUniformFourier
 from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
 from operators.sigpy_bridge import from_sigpy, to_sigpy
+from operators.trajectories import density_compensation, radial, spiral
 
 __all__ = [
     "Adjoint",
@@ -20,6 +23,9 @@ __all__ = [
     "FiniteDifferences",
     "FourierTransform",
     "LinearOperator",
+    "MRIOperator",
+    "NonCartesianMRI",
+    "NonUniformFourier",
     "Normal",
     "Scaled",
     "Sensitivity",
@@ -31,6 +37,7 @@ __all__ = [
     "batch_test",
     "centred_fft",
     "centred_ifft",
+    "density_compensation",
     "dot_test",
     "from_sigpy",
     "gradient_test",
@@ -38,6 +45,8 @@ __all__ = [
     "normal_test",
     "operator_norm",
     "parse_undersampling",
+    "radial",
+    "spiral",
     "to_sigpy",
     "total_variation",
 ]

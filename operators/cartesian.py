@@ -67,6 +67,16 @@ class CartesianMRI(LinearOperator):
         self.register_buffer("mask", mask.detach().to(maps.device))
         self._prepare()
 
+    @property
+    def positions(self) -> tuple[Tensor, ...]:
+        """Positions along each dimension in cycles per field of view, broadcastable to the mask."""
+        return tuple(
+            (torch.arange(n, device=self.mask.device) - n // 2).reshape(
+                [-1 if a == axis else 1 for a in range(self.ndim)]
+            )
+            for axis, n in enumerate(self.mask.shape)
+        )
+
     def with_mask(self, mask: Tensor) -> CartesianMRI:
         """Return the operator of the same maps (shared, not copied) that samples another ``mask``, ``(x, y[, z])``."""
         return CartesianMRI(self.maps, mask)

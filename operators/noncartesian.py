@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator, Space
+from operators.cartesian import CartesianMRI
 from operators.coils import check_maps, combine_coils
 from operators.errors import DipmedError, ShapeError
 from operators.nufft import NonUniformFourier
@@ -76,6 +77,25 @@ class NonCartesianMRI(LinearOperator):
         """Positions in cycles per field of view, ``(sample, dimension)``."""
         return self.transform.trajectory
 
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of the image."""
+        return self.maps.ndim - 1
+
+    @property
+    def mask(self) -> Tensor:
+        """Which samples are seen, bool ``(sample,)``."""
+        return self.weights > 0
+
+    @property
+    def positions(self) -> tuple[Tensor, ...]:
+        """Positions of the samples along each dimension in cycles per field of view, each ``(sample,)``."""
+        return self.trajectory.unbind(-1)
+
+    def with_mask(self, mask: Tensor) -> NonCartesianMRI:
+        """Return the operator that sees only the samples of a ``mask``, bool ``(sample,)``."""
+        return self.with_weights(self.weights * mask)
+
     def with_weights(self, weights: Tensor) -> NonCartesianMRI:
         """Return the operator of the same maps and trajectory with other ``weights``, ``(sample,)``."""
         return NonCartesianMRI(self.maps, self.trajectory, weights, self.transform.backend)
@@ -107,6 +127,10 @@ class NonCartesianMRI(LinearOperator):
 
     def _real(self, factor: Tensor, x: Tensor) -> Tensor:
         return factor.to(torch.float64 if x.dtype == torch.complex128 else torch.float32)
+
+
+MRIOperator = CartesianMRI | NonCartesianMRI
+"""What a reconstruction of k-space gets as its operator: both have maps, a mask and positions."""
 
 
 def _check_weights(weights: Tensor, n_samples: int) -> None:

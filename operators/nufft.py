@@ -73,8 +73,8 @@ class NonUniformFourier(LinearOperator):
         arrays = x.detach().cpu().resolve_conj().resolve_neg().contiguous().numpy().reshape(-1, *source)
         if not arrays.size:
             return x.new_zeros(front + target)
-        run = _run_sigpy if self.backend == "sigpy" else self._run_finufft
-        result = np.ascontiguousarray(run(self, arrays, kind) if run is _run_sigpy else run(arrays, kind))
+        run = self._run_sigpy if self.backend == "sigpy" else self._run_finufft
+        result = np.ascontiguousarray(run(arrays, kind))
         return torch.from_numpy(result).reshape(front + target).to(x.device, x.dtype)
 
     def _run_finufft(self, arrays: NDArray[Any], kind: int) -> NDArray[Any]:
@@ -82,6 +82,16 @@ class NonUniformFourier(LinearOperator):
         result: NDArray[Any] = plan.execute(arrays if len(arrays) > 1 else arrays[0])
         result = result.reshape(len(arrays), *((-1,) if kind == 2 else self.matrix))
         return result / np.sqrt(np.prod(self.matrix)).astype(result.real.dtype)
+
+    def _run_sigpy(self, arrays: NDArray[Any], kind: int) -> NDArray[Any]:
+        import sigpy
+
+        positions = self.trajectory.cpu().numpy().astype(arrays.real.dtype)
+        # twice the grid and six points of it: errors near 1e-5, where sigpy's defaults leave 1e-3
+        accuracy: dict[str, Any] = {"oversamp": 2.0, "width": 6}
+        if kind == 2:
+            return np.asarray(sigpy.nufft(arrays, positions, **accuracy))
+        return np.asarray(sigpy.nufft_adjoint(arrays, positions, (len(arrays), *self.matrix), **accuracy))
 
     def _plan(self, kind: int, n_transforms: int, dtype: np.dtype[Any]) -> Any:
         """Return the plan of these transforms, the same one in each iteration of a fit."""
@@ -140,14 +150,3 @@ def choose_backend(name: str | None = None) -> str:
     if importlib.util.find_spec(name) is None:
         raise DipmedError(f"the NUFFT backend {name} is not installed; pip install 'dipmed[nufft]'")
     return name
-
-
-def _run_sigpy(operator: NonUniformFourier, arrays: NDArray[Any], kind: int) -> NDArray[Any]:
-    import sigpy
-
-    positions = operator.trajectory.cpu().numpy().astype(arrays.real.dtype)
-    # twice the grid and six points of it: errors near 1e-6, where sigpy's defaults leave 1e-3
-    accuracy: dict[str, Any] = {"oversamp": 2.0, "width": 6}
-    if kind == 2:
-        return np.asarray(sigpy.nufft(arrays, positions, **accuracy))
-    return np.asarray(sigpy.nufft_adjoint(arrays, positions, (len(arrays), *operator.matrix), **accuracy))

@@ -7,6 +7,10 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+_REACH = 0.75
+"""Cycles per field of view: samples one and a half apart leave gaps that the least-squares solution closes."""
 
 
 def calibration_width(mask: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -31,6 +35,22 @@ def calibration_width(mask: NDArray[np.bool_]) -> tuple[int, ...]:
             others = widths[:axis], widths[axis + 1 :]
             widths[axis] = _largest(partial(lambda o, w: is_full([*o[0], w, *o[1]]), others), n)
     return tuple(widths)
+
+
+def sampled_cells(trajectory: NDArray[np.floating], matrix: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which locations of the Cartesian grid have a sample of a trajectory close by, bool ``(x, y[, z])``.
+
+    Parameters
+    ----------
+    trajectory
+        Positions in cycles per field of view, ``(sample, dimension)``.
+    matrix
+        Of the image.
+    """
+    axes = [np.arange(n) - n // 2 for n in matrix]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    distance, _ = cKDTree(trajectory).query(grid, distance_upper_bound=_REACH)
+    return np.asarray(distance <= _REACH)
 
 
 def _largest(holds: Callable[[int], bool], limit: int) -> int:

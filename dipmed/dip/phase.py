@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor
 
-from dipmed.calib.centre import calibration_width
-from operators import CartesianMRI
+from dipmed.calib.centre import calibration_width, sampled_cells
+from operators import MRIOperator, NonCartesianMRI
 
 TOLERANCE = 0.4
 """Part out of phase, relative to the low-resolution magnitude, beyond which the penalty lets go: about 0.4 rad."""
@@ -50,15 +51,16 @@ class SmoothPhase:
         return value, self.phase * (2j * self.weight * across * kept.square())
 
 
-def low_resolution_image(A: CartesianMRI, y: Tensor) -> Tensor | None:
+def low_resolution_image(A: MRIOperator, y: Tensor) -> Tensor | None:
     """Combine the fully sampled centre of k-space, tapered against ringing, ``(1, x, y[, z])``; None without one."""
-    widths = [min(_WIDTH, width) for width in calibration_width(A.mask.bool().cpu().numpy())]
+    sampled = A.mask.cpu().numpy()
+    if isinstance(A, NonCartesianMRI):
+        sampled = sampled_cells(A.trajectory[A.mask].cpu().numpy(), A.domain.shape[1:])
+    widths = [min(_WIDTH, width) for width in calibration_width(sampled)]
     if min(widths) < _MIN_WIDTH:
         return None
-    taper = np.ones((1,) * len(widths))
-    for axis, (n, width) in enumerate(zip(A.mask.shape, widths, strict=True)):
-        line = np.zeros(n)
-        start = n // 2 - width // 2
-        line[start : start + width] = np.sqrt(np.hanning(width + 2)[1:-1])
-        taper = taper * line.reshape([-1 if i == axis else 1 for i in range(len(widths))])
-    return A.adjoint(y * torch.from_numpy(taper).to(y.device, torch.float32))
+    taper = torch.ones((), device=y.device)
+    for along, width in zip(A.positions, widths, strict=True):
+        place = (along + width // 2 + 1) / (width + 1)
+        taper = taper * torch.sin(math.pi * place.clamp(0, 1))
+    return A.adjoint(y * taper.to(y.real.dtype))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from dipmed.calib.scale import data_scale
+from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
-from operators import CartesianMRI, LinearOperator
+from operators import CartesianMRI, LinearOperator, MRIOperator, NonCartesianMRI
 
 _CORE = 8
 """Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
@@ -34,19 +35,23 @@ class Problem:
         The operator of the steps towards the data that end the fit, which may see beyond the support, and its
         ``Aᴴy``.
     weights
-        Weight of each location in the data term, ``(x, y[, z])``; None for one.
+        Weight of each location in the data term, ``(x, y[, z])``; None for those that the operator has.
+    data_term
+        What the fit minimises, over the fitted locations.
+    held_out_term, measured_term
+        The squared error at the held-out locations, None when all are fitted, and at all locations.
     smooth_phase
         Penalty on what is out of phase, None for none.
     held_out_mask
-        Locations kept from the fit, ``(x, y[, z])``; None when all are fitted.
+        Locations kept from the fit, ``(x, y[, z])`` or ``(sample,)``; None when all are fitted.
     energy
-        ``Σ w |y|²`` over the fitted locations: the data term of a zero image is 1.
+        The data term of a zero image, by which it is divided.
     support
         Where the operator sees anything at all, bool ``(1, x, y[, z])``.
     scale
         What the data were multiplied by.
-    noise_variance
-        Of one complex sample in scaled units, None when it is not known.
+    noise_energy
+        What noise alone adds to `data_error` on average, None when the noise is not known.
     """
 
     A: LinearOperator
@@ -57,22 +62,22 @@ class Problem:
     A_final: LinearOperator
     final_data: Tensor
     weights: Tensor | None
+    data_term: DataTerm
+    held_out_term: DataTerm | None
+    measured_term: DataTerm
     smooth_phase: SmoothPhase | None
     held_out_mask: Tensor | None
     energy: Tensor
     support: Tensor
     scale: float
-    noise_variance: float | None
+    noise_energy: float | None
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised data term of ``(batch, 1, x, y[, z])`` and its gradient, outside autograd.
 
         Both include the penalty on the phase, where there is one.
         """
-        residual = self.A_fit(x) - self.y_fit
-        weighted = residual if self.weights is None else residual * self.weights
-        value = torch.sum(residual.real * weighted.real + residual.imag * weighted.imag)
-        gradient = self.A_fit.adjoint(weighted) * 2
+        value, gradient = self.data_term.gradient(x)
         if self.smooth_phase is not None:
             penalty, push = self.smooth_phase(x)
             value, gradient = value + penalty, gradient + push
@@ -90,19 +95,26 @@ class Problem:
 
     def with_all_data(self) -> Problem:
         """Return the problem in which no location is held out."""
-        energy = _weighted_energy(self.y, self.weights)
-        return replace(self, A_fit=self.A, y_fit=self.y, held_out_mask=None, energy=energy)
+        term = self.measured_term if self.weights is None else make_data_term(self.A, self.y, self.weights)
+        return replace(
+            self,
+            A_fit=self.A,
+            y_fit=self.y,
+            data_term=term,
+            held_out_term=None,
+            held_out_mask=None,
+            energy=term.energy,
+        )
 
     def held_out_error(self, x: Tensor) -> float:
         """Relative squared error at the locations that the fit did not see."""
-        if self.held_out_mask is None:
+        if self.held_out_term is None:
             raise DipmedError("no locations were held out of this fit")
-        residual = (self.A(x) - self.y) * self.held_out_mask
-        return float(residual.abs().square().sum() / (self.y * self.held_out_mask).abs().square().sum())
+        return float(self.held_out_term.value(x) / self.held_out_term.energy)
 
     def data_error(self, x: Tensor) -> float:
-        """Squared error over all measured locations, unweighted, in scaled units."""
-        return float((self.A(x) - self.y).abs().square().sum())
+        """Squared error over all measured locations, with the operator's weights alone, in scaled units."""
+        return float(self.measured_term.value(x))
 
 
 def make_problem(
@@ -135,16 +147,18 @@ def make_problem(
         raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
     scale = data_scale(A.adjoint(y))
     y = y * scale
-    held_out_mask = None
+    held_out_mask, held_out_term = None, None
     A_fit, y_fit = A, y
     if held_out is not None:
-        held_out_mask, A_fit = _hold_out(A, held_out, generator)
+        held_out_mask, A_fit, A_held_out = _hold_out(A, held_out, generator)
         y_fit = y * ~held_out_mask
+        held_out_term = make_data_term(A_held_out, y * held_out_mask)
     weights = _radial_weights(A, kspace_exponent)
     smooth_phase = None
-    if phase_weight and isinstance(A_fit, CartesianMRI):
+    if phase_weight and isinstance(A_fit, MRIOperator):
         low = low_resolution_image(A_fit, y_fit)
         smooth_phase = None if low is None else SmoothPhase(low, phase_weight)
+    data_term = make_data_term(A_fit, y_fit, weights)
     adjoint_data = A.adjoint(y)
     probe = A.range.randn(generator=generator, device=y.device)
     return Problem(
@@ -156,43 +170,48 @@ def make_problem(
         A_final=A if A_final is None else A_final,
         final_data=adjoint_data if A_final is None else A_final.adjoint(y),
         weights=weights,
+        data_term=data_term,
+        held_out_term=held_out_term,
+        measured_term=make_data_term(A, y),
         smooth_phase=smooth_phase,
         held_out_mask=held_out_mask,
-        energy=_weighted_energy(y_fit, weights),
+        energy=data_term.energy,
         support=A.adjoint(probe) != 0,
         scale=scale,
-        noise_variance=None if noise_variance is None else noise_variance * scale**2,
+        noise_energy=None if noise_variance is None else noise_variance * scale**2 * _n_noisy(A),
     )
 
 
-def _weighted_energy(y: Tensor, weights: Tensor | None) -> Tensor:
-    squared = y.abs().square()
-    return (squared if weights is None else squared * weights).sum()
+def _n_noisy(A: LinearOperator) -> float:
+    """Number of measured numbers, weighted as the operator weights them."""
+    if isinstance(A, NonCartesianMRI):
+        return float(A.weights.sum()) * A.range.shape[0]
+    return float(A.mask.sum()) * A.range.shape[0] if isinstance(A, CartesianMRI) else float(A.range.size)
 
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
     """Weight each k-space location by its distance from the centre to the power ``2 * exponent``, at most 1."""
     if exponent == 0 or not isinstance(A, CartesianMRI):
         return None
-    squared = torch.zeros(())
-    for axis, n in enumerate(A.mask.shape):
-        index = (torch.arange(n) - n // 2) / (n / 2)
-        squared = squared + index.square().reshape([-1 if i == axis else 1 for i in range(A.mask.ndim)])
+    squared = torch.zeros((), device=A.mask.device)
+    for along, n in zip(A.positions, A.mask.shape, strict=True):
+        squared = squared + (along / (n / 2)).square()
     # the offset keeps the centre itself in the fit
     offset = 6 / max(A.mask.shape)
     weights = (squared.sqrt() + offset) ** (2 * exponent)
-    return (weights / weights.max()).to(A.mask.device)
+    return weights / weights.max()
 
 
-def _hold_out(A: LinearOperator, share: float, generator: torch.Generator) -> tuple[Tensor, CartesianMRI]:
-    """Draw sampled locations outside a small core of k-space; return them and the operator of the others."""
-    if not isinstance(A, CartesianMRI):
-        raise DipmedError(
-            f"held-out stopping needs a Cartesian MRI operator, got {A!r}; choose another rule with --stop"
-        )
-    mask = A.mask.bool().cpu()
-    core = torch.zeros_like(mask)
-    core[tuple(slice(max(0, n // 2 - _CORE // 2), n // 2 + _CORE // 2) for n in mask.shape)] = True
+def _hold_out(
+    A: LinearOperator, share: float, generator: torch.Generator
+) -> tuple[Tensor, LinearOperator, LinearOperator]:
+    """Draw sampled locations outside a small core of k-space; return them, the operator of the others, and theirs."""
+    if not isinstance(A, MRIOperator):
+        raise DipmedError(f"held-out stopping needs an MRI operator, got {A!r}; choose another rule with --stop")
+    mask = A.mask.cpu()
+    core = torch.ones_like(mask)
+    for along in A.positions:
+        core = core & (along.cpu() >= -_CORE / 2) & (along.cpu() < _CORE / 2)
     candidates = torch.nonzero((mask & ~core).flatten()).squeeze(1)
     n_held_out = round(share * int(mask.sum()))
     if not 0 < n_held_out < len(candidates):
@@ -204,4 +223,5 @@ def _hold_out(A: LinearOperator, share: float, generator: torch.Generator) -> tu
     held_out = torch.zeros(mask.numel(), dtype=torch.bool)
     held_out[chosen] = True
     held_out = held_out.reshape(mask.shape)
-    return held_out.to(A.mask.device), A.with_mask((mask & ~held_out).to(A.mask.device))
+    fitted, measured = A.with_mask((mask & ~held_out).to(A.device)), A.with_mask(held_out.to(A.device))
+    return held_out.to(A.device), fitted, measured

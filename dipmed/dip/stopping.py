@@ -192,13 +192,12 @@ class Discrepancy(StoppingRule):
         self.factor = factor
 
     def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        if problem.noise_variance is None:
+        if problem.noise_energy is None:
             raise DipmedError(
                 "the discrepancy rule needs the noise level, and this scan has no noise measurement; "
                 "choose another rule, e.g. --stop held-out"
             )
-        n_samples = int((problem.y != 0).sum())
-        ratio = problem.data_error(average) / (n_samples * problem.noise_variance)
+        ratio = problem.data_error(average) / problem.noise_energy
         stop = f"the data error fell to {ratio:.3g} times the noise" if ratio <= self.factor else None
         return Verdict(ratio, keep=True, stop=stop)
 
@@ -224,7 +223,7 @@ def find_rule(name: str) -> type[StoppingRule]:
 def watching_rules(deciding: StoppingRule, problem: Problem) -> list[StoppingRule]:
     """The cheap rules that keep a curve beside the deciding one."""
     rules: list[StoppingRule] = [ExponentialVariance()]
-    if problem.noise_variance is not None:
+    if problem.noise_energy is not None:
         rules.append(Discrepancy())
     return [rule for rule in rules if rule.name != deciding.name]
 

@@ -70,6 +70,7 @@ def trajectory_scan(
         image_shape=matrix,
         source=source,
         frame_labels=frame_labels(n_frames),
+        n_readouts=int(np.prod(samples.shape[2:-1])),
         trajectory=(positions.reshape(n_frames, -1, len(matrix)) * np.array(matrix)).astype(np.float32),
         sequence=sidecar.sequence,
         assumptions=assumptions,

@@ -75,11 +75,18 @@ def build_noncartesian_scan(raw: RawScan, spokes: Spokes) -> KSpaceScan:
         source=raw.source,
         frame_labels=labels,
         trajectory=trajectory,
+        n_readouts=_count_readouts(along, kspace.shape),
         noise_covariance=raw.noise_covariance,
         sequence=raw.protocol.sequence,
         assumptions=(*raw.assumptions, *assumptions, unit, *placement.assumptions),
         notes=(*raw.notes, *notes, *left_out, *placement.notes),
     )
+
+
+def _count_readouts(along: NDArray[np.int64], shape: tuple[int, ...]) -> int | None:
+    """Number of readouts of one frame and slice, None where they are not of equal length."""
+    lengths = np.unique(np.bincount(along))
+    return None if len(lengths) != 1 else shape[-1] // int(lengths[0])
 
 
 def _kept(readout: np.void) -> slice:

@@ -1,0 +1,102 @@
+"""The data term of a fit, ``‖W(Ax − y)‖²``, by residuals or by the normal operator alone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from operators import CartesianMRI, LinearOperator
+
+
+class DataTerm(Protocol):
+    """A squared error of images ``(batch, 1, x, y[, z])`` against measured data, outside autograd."""
+
+    @property
+    def energy(self) -> Tensor:
+        """Value for an image of zeros."""
+        ...
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the squared error, summed over the batch."""
+        ...
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared error and its gradient."""
+        ...
+
+
+class ResidualTerm:
+    """``Σ w |Ax − y|²`` from the residual itself: one forward and one adjoint.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    y
+        Data, one element of its range.
+    weights
+        Of each location, broadcastable to the range; None for one.
+    """
+
+    def __init__(self, A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> None:
+        self.A = A
+        self.y = y
+        self.weights = weights
+
+    @property
+    def energy(self) -> Tensor:
+        return self._square(self.y)[0]
+
+    def value(self, x: Tensor) -> Tensor:
+        return self._square(self.A(x) - self.y)[0]
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, weighted = self._square(self.A(x) - self.y)
+        return value, self.A.adjoint(weighted) * 2
+
+    def _square(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        weighted = residual if self.weights is None else residual * self.weights
+        return torch.sum(residual.real * weighted.real + residual.imag * weighted.imag), weighted
+
+
+class NormalTerm:
+    """``⟨x, Nx⟩ − 2 Re⟨x, Aᴴy⟩ + ‖y‖²``: one normal operator, where that is cheaper than forward and adjoint.
+
+    The value is a small difference of large numbers: taken in double precision, it is good to about 1e-5 of ``‖y‖²``.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    y
+        Data, one element of its range.
+    """
+
+    def __init__(self, A: LinearOperator, y: Tensor) -> None:
+        self.A = A
+        self.adjoint_data = A.adjoint(y)
+        self._energy = y.abs().square().double().sum()
+
+    @property
+    def energy(self) -> Tensor:
+        return self._energy.float()
+
+    def value(self, x: Tensor) -> Tensor:
+        return self._value(x, self.A.N(x))
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        normal = self.A.N(x)
+        return self._value(x, normal), (normal - self.adjoint_data) * 2
+
+    def _value(self, x: Tensor, normal: Tensor) -> Tensor:
+        product = torch.sum((x.conj() * (normal - 2 * self.adjoint_data)).real.double())
+        return (product + len(x) * self._energy).clamp(min=0).float()
+
+
+def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> DataTerm:
+    """Choose the cheaper form: on a Cartesian grid the residual costs no more, and its value is exact."""
+    if weights is not None or isinstance(A, CartesianMRI):
+        return ResidualTerm(A, y, weights)
+    return NormalTerm(A, y)
