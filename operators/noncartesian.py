@@ -12,7 +12,7 @@ from operators.base import LinearOperator, Space
 from operators.cartesian import CartesianMRI
 from operators.coils import check_maps, combine_coils
 from operators.errors import DipmedError, ShapeError
-from operators.nufft import NonUniformFourier
+from operators.nufft import NonUniformFourier, check_trajectory
 
 
 class NonCartesianMRI(LinearOperator):
@@ -63,6 +63,7 @@ class NonCartesianMRI(LinearOperator):
     ) -> None:
         check_maps(maps)
         matrix = tuple(maps.shape[1:])
+        check_trajectory(trajectory, matrix)
         weights = torch.ones(len(trajectory)) if weights is None else weights.detach()
         _check_weights(weights, len(trajectory))
         super().__init__(Space((1, *matrix)), Space((maps.shape[0], len(trajectory))))

@@ -122,7 +122,8 @@ class NonUniformFourier(LinearOperator):
 def check_trajectory(trajectory: Tensor, matrix: tuple[int, ...]) -> None:
     """Raise unless ``trajectory`` holds positions ``(sample, dimension)`` on the k-space grid of ``matrix``."""
     expected = f"(sample, {len(matrix)})"
-    if trajectory.ndim != 2 or trajectory.shape[1] != len(matrix) or trajectory.is_complex() or not len(trajectory):
+    fits = trajectory.ndim == 2 and trajectory.shape[1] == len(matrix) and len(trajectory) > 0
+    if not fits or trajectory.is_complex():
         raise ShapeError(f"a trajectory must be real {expected}, got {trajectory.dtype} {tuple(trajectory.shape)}")
     if not bool(torch.isfinite(trajectory).all()):
         raise DipmedError("the trajectory holds positions that are not finite")

@@ -62,9 +62,7 @@ def central_kspace(
     )
     while not solver.done():
         solver.update()
-    # the transform keeps values of a sample when the grid shrinks only if it is not normalised by the grid's size
-    scale = np.sqrt(np.prod(small) / np.prod(matrix))
-    central = centred_fft(torch.from_numpy(images[:, 0]), len(matrix)).numpy() * scale
+    central = centred_fft(torch.from_numpy(images[:, 0]), len(matrix)).numpy()
     return _place(central, widths, matrix)
 
 
