@@ -4,8 +4,11 @@ from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled,
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, normal_test, operator_norm
 from operators.coils import Sensitivity
+from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over
+from operators.ct_sparse import SliceProjector
 from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
+from operators.fbp import filtered_back_projection
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
 from operators.noise import add_noise
 from operators.noncartesian import MRIOperator, NonCartesianMRI
@@ -20,25 +23,31 @@ __all__ = [
     "CartesianSampling",
     "Composition",
     "DipmedError",
+    "FanBeam",
     "FiniteDifferences",
     "FourierTransform",
+    "Grid",
     "LinearOperator",
     "MRIOperator",
     "NonCartesianMRI",
     "NonUniformFourier",
     "Normal",
+    "ParallelBeam",
     "Scaled",
     "Sensitivity",
     "ShapeError",
+    "SliceProjector",
     "Space",
     "Sum",
     "UndersamplingSpec",
     "add_noise",
+    "angles_over",
     "batch_test",
     "centred_fft",
     "centred_ifft",
     "density_compensation",
     "dot_test",
+    "filtered_back_projection",
     "from_sigpy",
     "gradient_test",
     "make_mask",
