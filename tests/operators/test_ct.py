@@ -246,7 +246,7 @@ def _in_astra(grid, beam, kernel, image):
         ("parallel", "linear", "joseph", 1e-4),
         ("parallel", "strip", "strip", 1e-4),
         ("parallel", "line", "joseph", 0.02),
-        ("fan", "line_fanflat", "joseph", 0.02),
+        ("fan", "strip_fanflat", "joseph", 0.03),
         ("fan", "strip_fanflat", "strip", 0.02),
     ],
 )
