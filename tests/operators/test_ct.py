@@ -218,18 +218,16 @@ def _in_astra(grid, beam, kernel, image):
     half = [n * s / 2 for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
     cx, cy = grid.centre_mm
     volume = astra.create_vol_geom(ny, nx, cx - half[0], cx + half[0], cy - half[1], cy + half[1])
-    vectors = []
-    for view in range(len(beam.angles)):
-        u = np.array([math.cos(beam.angles[view]), math.sin(beam.angles[view])])
-        v = np.array([-u[1], u[0]])
-        middle = beam.column_offset * beam.column_mm * u
-        if isinstance(beam, ParallelBeam):
-            vectors.append([*v, *middle, *(beam.column_mm * u)])
-        else:
-            detector = (beam.source_to_detector_mm - beam.source_to_axis_mm) * v + middle
-            vectors.append([*(-beam.source_to_axis_mm * v), *detector, *(beam.column_mm * u)])
-    kind = "parallel_vec" if isinstance(beam, ParallelBeam) else "fanflat_vec"
-    projection = astra.create_proj_geom(kind, beam.n_columns, np.array(vectors))
+    if isinstance(beam, FanBeam):
+        far = beam.source_to_detector_mm - beam.source_to_axis_mm
+        projection = astra.create_proj_geom(
+            "fanflat", beam.column_mm, beam.n_columns, np.array(beam.angles), beam.source_to_axis_mm, far
+        )
+    else:
+        u = np.stack([np.cos(beam.angles), np.sin(beam.angles)], axis=-1)
+        v = np.stack([-u[:, 1], u[:, 0]], axis=-1)
+        vectors = np.concatenate([v, beam.column_offset * beam.column_mm * u, beam.column_mm * u], axis=1)
+        projection = astra.create_proj_geom("parallel_vec", beam.n_columns, vectors)
     projector = astra.create_projector(kernel, projection, volume)
     data = astra.data2d.create("-vol", volume, np.ascontiguousarray(image.numpy().T[::-1]))
     number, sinogram = astra.create_sino(data, projector)
@@ -246,13 +244,15 @@ def _in_astra(grid, beam, kernel, image):
         ("parallel", "linear", "joseph", 1e-4),
         ("parallel", "strip", "strip", 1e-4),
         ("parallel", "line", "joseph", 0.02),
-        ("fan", "strip_fanflat", "joseph", 0.03),
-        ("fan", "strip_fanflat", "strip", 0.02),
+        ("fan", "line_fanflat", "joseph", 0.02),
+        ("fan", "strip_fanflat", "strip", 1e-3),
     ],
 )
 def test_astra_gives_the_same_sinogram(name, kernel, weights, tolerance):
     grid = Grid((64, 64), (1.25, 1.25), (2.0, -1.0))
     beam = replace(BEAMS[name], angles=BEAMS[name].angles[::7])
+    if isinstance(beam, FanBeam):
+        beam = replace(beam, column_offset=0.0)  # ASTRA's fan on the CPU has no offset
     image = disc_image(grid)[0] * (1 + 0.2 * torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)))
     ours = SliceProjector(grid, beam, weights)(image[None])
     theirs = _in_astra(grid, beam, kernel, image)
