@@ -4,6 +4,7 @@ from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled,
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, normal_test, operator_norm
 from operators.coils import Sensitivity
+from operators.ct_filtered import FilteredProjector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over
 from operators.ct_sparse import SliceProjector
 from operators.differences import FiniteDifferences, total_variation
@@ -24,6 +25,7 @@ __all__ = [
     "Composition",
     "DipmedError",
     "FanBeam",
+    "FilteredProjector",
     "FiniteDifferences",
     "FourierTransform",
     "Grid",

@@ -54,7 +54,7 @@ def filtered_back_projection(sinogram: Tensor, beam: Beam, grid: Grid, filter: F
     if len(grid.shape) != 2:
         raise ShapeError(f"a slice has two axes, the grid is {grid.shape}")
     shares = torch.from_numpy(_shares(beam)).to(sinogram)
-    filtered = _convolve(sinogram * shares, torch.from_numpy(_kernel(beam, filter)).to(sinogram))
+    filtered = filter_rows(sinogram * shares, torch.from_numpy(ramp_spectrum(beam, filter)).to(sinogram))
     return _back_project(filtered, beam, grid)
 
 
@@ -129,8 +129,8 @@ def _spacing(beam: Beam) -> float:
     return beam.column_mm * beam.source_to_axis_mm / beam.source_to_detector_mm
 
 
-def _kernel(beam: Beam, filter: str) -> Array:
-    """Spectrum of the ramp for rows padded to twice their length, from its samples in space, which keeps the mean."""
+def ramp_spectrum(beam: Beam, filter: str) -> Array:
+    """Return the spectrum of the ramp for rows padded to twice their length; made in space, which keeps the mean."""
     n = 2 ** math.ceil(math.log2(2 * beam.n_columns))
     step = _spacing(beam)
     index = np.fft.fftfreq(n, 1 / n)
@@ -154,7 +154,8 @@ def _kernel(beam: Beam, filter: str) -> Array:
     return spectrum
 
 
-def _convolve(rows: Tensor, spectrum: Tensor) -> Tensor:
+def filter_rows(rows: Tensor, spectrum: Tensor) -> Tensor:
+    """Filter the columns of each view by a real spectrum, padded with zeros; its own adjoint."""
     n = 2 * (len(spectrum) - 1)
     return torch.fft.irfft(torch.fft.rfft(rows, n) * spectrum, n)[..., : rows.shape[-1]]
 

@@ -58,7 +58,7 @@ class ResidualTerm:
 
     def _square(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         weighted = residual if self.weights is None else residual * self.weights
-        return torch.sum(residual.real * weighted.real + residual.imag * weighted.imag), weighted
+        return _inner(residual, weighted), weighted
 
 
 class NormalTerm:
@@ -91,8 +91,15 @@ class NormalTerm:
         return self._value(x, normal), (normal - self.adjoint_data) * 2
 
     def _value(self, x: Tensor, normal: Tensor) -> Tensor:
-        product = torch.sum((x.conj() * (normal - 2 * self.adjoint_data)).real.double())
+        product = _inner(x, normal - 2 * self.adjoint_data, torch.float64)
         return (product + len(x) * self._energy).clamp(min=0).float()
+
+
+def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Real part of ``⟨a, b⟩``, summed in another precision where one is given."""
+    if not a.is_complex():
+        return torch.sum(a * b, dtype=dtype)
+    return torch.sum(a.real * b.real + a.imag * b.imag, dtype=dtype)
 
 
 def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> DataTerm:

@@ -18,7 +18,7 @@ from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.stopping import StoppingRule, find_rule, watching_rules
-from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_complex
+from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_image
 from dipmed.scan import DivergedError, Reconstruction, StopReason
 from operators import LinearOperator, total_variation
 
@@ -155,7 +155,8 @@ class _Fit:
         ndim = len(self.shape)
         memory_format = torch.channels_last if ndim == 2 else torch.channels_last_3d
         network_input = make_input(problem, config, generator)
-        network = make_network(config.network, network_input.shape[1], 2, ndim, generator)
+        self.n_channels = to_channels(problem.adjoint_data[None]).shape[1]
+        network = make_network(config.network, network_input.shape[1], self.n_channels, ndim, generator)
         self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         self.optimizers = make_optimizers(self.network, config)
         padded = pad_to_multiple(network_input, 2 ** len(config.network.channels), ndim)
@@ -209,7 +210,7 @@ class _Fit:
         with self.autocast:
             channels = self.network(self.input.add(jitter, alpha=self.config.input_jitter))
         channels = crop_to(channels.float(), self.shape)
-        output = to_complex(channels)
+        output = to_image(channels)
         with torch.no_grad():
             value, gradient = self.problem.gradient(output)
         # the data term enters by its gradient, so that one forward and one adjoint a step are enough
@@ -244,7 +245,7 @@ class _Fit:
         target = self.output
         if self.config.input_update == "data-consistent":
             target = target - gradient * (self.problem.energy / 2)
-        image_channels = self.input[(slice(None), slice(0, 2), *(slice(0, n) for n in self.shape))]
+        image_channels = self.input[(slice(None), slice(0, self.n_channels), *(slice(0, n) for n in self.shape))]
         image_channels.lerp_(to_channels(target), self.config.input_drift)
 
     def _judge(self) -> StopReason | None:

@@ -11,7 +11,7 @@ from dipmed.calib.scale import data_scale
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
-from operators import CartesianMRI, LinearOperator, MRIOperator, NonCartesianMRI
+from operators import CartesianMRI, FilteredProjector, LinearOperator, MRIOperator, NonCartesianMRI
 
 _CORE = 8
 """Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
@@ -141,7 +141,7 @@ def make_problem(
     """
     if tuple(y.shape) != A.range.shape:
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
-    if not bool(torch.isfinite(torch.view_as_real(y)).all()):
+    if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
     if A_final is not None and (A_final.domain, A_final.range) != (A.domain, A.range):
         raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
@@ -202,18 +202,27 @@ def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
     return weights / weights.max()
 
 
+def _core(A: MRIOperator | FilteredProjector) -> Tensor:
+    """Locations without which no image has a brightness: the middle of k-space; no view of a CT scan is among them."""
+    core = torch.ones_like(A.mask, device="cpu")
+    if isinstance(A, FilteredProjector):
+        return ~core
+    for along in A.positions:
+        core = core & (along.cpu() >= -_CORE / 2) & (along.cpu() < _CORE / 2)
+    return core
+
+
 def _hold_out(
     A: LinearOperator, share: float, generator: torch.Generator
 ) -> tuple[Tensor, LinearOperator, LinearOperator]:
-    """Draw sampled locations outside a small core of k-space; return them, the operator of the others, and theirs."""
-    if not isinstance(A, MRIOperator):
-        raise DipmedError(f"held-out stopping needs an MRI operator, got {A!r}; choose another rule with --stop")
+    """Draw sampled locations outside the core, or views; return them, the operator of the others, and theirs."""
+    if not isinstance(A, MRIOperator | FilteredProjector):
+        raise DipmedError(f"held-out stopping cannot take {A!r} apart; choose another rule with --stop")
     mask = A.mask.cpu()
-    core = torch.ones_like(mask)
-    for along in A.positions:
-        core = core & (along.cpu() >= -_CORE / 2) & (along.cpu() < _CORE / 2)
-    candidates = torch.nonzero((mask & ~core).flatten()).squeeze(1)
+    candidates = torch.nonzero((mask & ~_core(A)).flatten()).squeeze(1)
     n_held_out = round(share * int(mask.sum()))
+    if isinstance(A, FilteredProjector):  # of which there may be few
+        n_held_out = max(1, n_held_out)
     if not 0 < n_held_out < len(candidates):
         raise DipmedError(
             f"cannot hold {share:.0%} of {int(mask.sum())} sampled locations out of the fit: {len(candidates)} lie "

@@ -1,4 +1,4 @@
-"""The border between complex images and the real channels that a network sees."""
+"""The border between images, complex or real, and the real channels that a network sees."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from torch.nn import functional
 
 
 def to_channels(x: Tensor) -> Tensor:
-    """Turn complex ``(batch, 1, x, y[, z])`` into real ``(batch, 2, x, y[, z])``: real part, imaginary part."""
+    """Turn complex ``(batch, 1, x, y[, z])`` into real ``(batch, 2, x, y[, z])``; a real image is its own channel."""
+    if not x.is_complex():
+        return x.contiguous()
     return torch.view_as_real(x.squeeze(1)).movedim(-1, 1).contiguous()
 
 
-def to_complex(channels: Tensor) -> Tensor:
-    """Turn real ``(batch, 2, x, y[, z])`` into complex ``(batch, 1, x, y[, z])``."""
+def to_image(channels: Tensor) -> Tensor:
+    """Undo `to_channels`: two channels are one complex image, one channel is a real one."""
+    if channels.shape[1] == 1:
+        return channels
     return torch.complex(channels[:, 0], channels[:, 1]).unsqueeze(1)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipmed.config import NetworkConfig
-from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_complex
+from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_image
 from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
 from dipmed.scan import DipmedError
 
@@ -70,7 +70,7 @@ def test_padding_and_cropping_are_inverse(shape, multiple):
 def test_channels_and_complex_are_inverse(shape):
     x = torch.randn(2, 1, *shape, dtype=torch.complex64)
     assert to_channels(x).shape == (2, 2, *shape)
-    assert torch.equal(to_complex(to_channels(x)), x)
+    assert torch.equal(to_image(to_channels(x)), x)
 
 
 def test_a_network_without_channels_is_refused():

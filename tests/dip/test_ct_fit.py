@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+
+from dipmed.config import FitConfig, NetworkConfig
+from dipmed.dip import DeepImagePrior
+from dipmed.dip.problem import make_problem
+from operators import FanBeam, FilteredProjector, Grid, SliceProjector, angles_over
+
+SMALL = FitConfig(network=NetworkConfig(channels=(16, 16), skip_channels=8), iterations=120, held_out=0.1)
+
+
+@pytest.fixture(scope="module")
+def few_views():
+    """A slice with sharp parts, seen from 20 sides with noise."""
+    grid = Grid((48, 40), (1.0, 1.0))
+    x, y = torch.meshgrid(*[torch.from_numpy(grid.coordinates(axis)) for axis in (0, 1)], indexing="ij")
+    body = ((x / 20) ** 2 + (y / 16) ** 2 < 1).float()
+    bone = ((x - 8).abs() < 3) & ((y + 3).abs() < 4)
+    hole = (x + 8) ** 2 + (y - 4) ** 2 < 16
+    truth = 0.02 * (body + bone.float() - 0.9 * hole.float())[None]
+    projector = SliceProjector(grid, FanBeam(angles_over(20, 2 * math.pi), 60, 2.0, 100.0, 200.0))
+    noise = 0.005 * torch.randn(projector.range.shape, generator=torch.Generator().manual_seed(0))
+    A = FilteredProjector(projector)
+    return A.weigh(projector(truth) + noise), A, truth
+
+
+def test_a_ct_slice_is_fitted_better_than_back_projected(few_views):
+    y, A, truth = few_views
+    result = DeepImagePrior(SMALL)(y, A)
+    assert result.image.shape == truth.shape
+    assert result.image.dtype == torch.float32
+    assert result.stop.rule == "held-out"
+
+    def error(image):
+        return float((image * (truth * image).sum() / image.square().sum() - truth).norm() / truth.norm())
+
+    assert error(result.image) < 0.6 * error(A.adjoint(y))
+    # true units, without any scale factor
+    assert float(result.image.sum() / truth.sum()) == pytest.approx(1, abs=0.05)
+
+
+def test_whole_views_are_held_out(few_views):
+    y, A, _ = few_views
+    problem = make_problem(
+        y, A, kspace_exponent=0.5, held_out=0.1, noise_variance=None, generator=torch.Generator().manual_seed(0)
+    )
+    assert problem.held_out_mask.shape == (20, 1)
+    assert int(problem.held_out_mask.sum()) == 2
+    changed = torch.where(problem.held_out_mask, torch.randn(y.shape), y)
+    assert torch.equal(A.with_mask(~problem.held_out_mask).adjoint(changed), problem.A_fit.adjoint(y))
+    assert problem.smooth_phase is None

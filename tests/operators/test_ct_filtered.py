@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from operators import (
+    FanBeam,
+    FilteredProjector,
+    Grid,
+    ParallelBeam,
+    ShapeError,
+    SliceProjector,
+    angles_over,
+    batch_test,
+    dot_test,
+    gradient_test,
+    normal_test,
+    operator_norm,
+)
+
+GRID = Grid((32, 28), (1.0, 1.0))
+BEAMS = {
+    "parallel": ParallelBeam(angles_over(60), 50, 1.0),
+    "fan": FanBeam(angles_over(90, 2 * math.pi), 50, 2.0, 100.0, 200.0),
+    "curved": FanBeam(angles_over(90, 2 * math.pi), 50, 2.0, 100.0, 200.0, curved=True),
+}
+in_all_beams = pytest.mark.parametrize("beam", BEAMS.values(), ids=BEAMS.keys())
+
+
+def smooth_slice():
+    x, y = torch.meshgrid(*[torch.from_numpy(GRID.coordinates(axis)) for axis in (0, 1)], indexing="ij")
+    return torch.exp(-((x - 3) ** 2 + y**2) / 30).float()[None]
+
+
+@in_all_beams
+def test_it_obeys_the_laws(beam):
+    A = FilteredProjector(SliceProjector(GRID, beam))
+    A = A.with_mask(torch.arange(len(beam.angles))[:, None] % 3 > 0)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        for check in (dot_test, normal_test, gradient_test, batch_test):
+            assert check(A, torch.Generator().manual_seed(0), (2,), dtype) < tolerance
+
+
+@in_all_beams
+def test_its_normal_operator_is_near_the_identity(beam):
+    P = SliceProjector(GRID, beam)
+    A = FilteredProjector(P)
+    x = smooth_slice()
+    assert operator_norm(A, 100) == pytest.approx(1, abs=0.03)
+
+    def distance(image):
+        return float((image * (x * image).sum() / image.square().sum() - x).norm() / x.norm())
+
+    assert distance(A.N(x)) < 0.1
+    assert distance(P.N(x)) > 3 * distance(A.N(x))
+
+
+def test_weighing_makes_line_integrals_what_the_operator_gives():
+    P = SliceProjector(GRID, BEAMS["fan"])
+    A = FilteredProjector(P).with_mask(torch.arange(90)[:, None] < 40)
+    x = smooth_slice()
+    torch.testing.assert_close(A.weigh(P(x)), A(x))
+    assert not A(x)[:, 40:].any()
+
+
+def test_a_mask_of_another_kind_is_refused():
+    with pytest.raises(ShapeError, match=r"bool \(90, 1\)"):
+        FilteredProjector(SliceProjector(GRID, BEAMS["fan"]), torch.ones(90, dtype=torch.bool))
