@@ -1,4 +1,4 @@
-"""Send every measured k-space file through ``dipmed info`` and, if it is Cartesian, through ``dipmed recon``.
+"""Send every measured k-space file through ``dipmed info`` and ``dipmed recon``.
 
 Run as ``DIPMED_DATA=DIR python scripts/recon_all.py -o FOLDER [--preset mri-2d-fast]``. Fully sampled scans are
 undersampled in retrospect. Writes an image, a picture and a record for each case, and prints a Markdown table.
@@ -51,16 +51,16 @@ def run_case(name: str, out: Path, preset: str | None) -> str:
     info = dipmed("info", file)
     matrix = " x ".join(map(str, info["matrix"])) if info["cartesian"] else f"{info['samples']} samples"
     line = f"| {name} | {info['frames']} x {info['slices']} | {info['coils']} | {matrix} "
-    if not info["cartesian"]:
-        return line + "| not Cartesian: `info` only | | | |"
     stem = out / Path(path).stem
     options = ["-o", f"{stem}.nii.gz", "-o", f"{stem}.png", "--force"]
     options += ["--undersample", spec] if spec else []
+    options += [] if info["cartesian"] else ["--join-frames"]
     options += ["--preset", preset] if preset and info["dimensions"] == 2 else []
     record = dipmed("recon", file, *options)
     seconds = sum(image["seconds"] for image in record["images"])
     iterations = sorted({image["iterations"] for image in record["images"]})
-    shown = f"`{spec}`" if spec else f"as measured, {info['sampled_fraction']:.0%}"
+    measured = "as measured" if info["sampled_fraction"] is None else f"as measured, {info['sampled_fraction']:.0%}"
+    shown = f"`{spec}`" if spec else measured
     return line + f"| {shown} | {seconds:.0f} | {', '.join(map(str, iterations))} | {record['peak_memory_mib']:.0f} |"
 
 
