@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dipmed.baselines import CGSense
+from dipmed.calib.centre import sampled_cells
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
@@ -21,7 +22,12 @@ from dipmed.scan import DipmedError, KSpaceScan, ShapeError
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
+EVERY_FOURTH_READOUT = "equispaced:R=4,acs=0,seed=0"
+
 _REFERENCE_PENALTY = 1e-3
+
+_FULL_COVERAGE = 0.95
+"""Share of the disc of k-space that a reference along a trajectory has to cover."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def compare(
         middle = scan.n_slices // 2
         settings = replace(settings, slices=(middle, middle + 1))
     if reference == "full" and settings.undersample is None and settings.mask is None:
-        settings = replace(settings, undersample=DEFAULT_UNDERSAMPLING)
+        settings = replace(settings, undersample=DEFAULT_UNDERSAMPLING if scan.is_cartesian else EVERY_FOURTH_READOUT)
     target, support = find_reference(scan, settings, reference)
     device = resolve_device(settings.device)
     start = time.perf_counter()
@@ -153,6 +159,17 @@ def _reference_along_trajectory(
     full: KSpaceScan, settings: ReconSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Least squares over all samples, with maps from them: there is no other full sampling along a trajectory."""
+    assert full.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
+    matrix = full.image_shape
+    axes = np.meshgrid(*[(np.arange(n) - n // 2) / (n / 2) for n in matrix], indexing="ij")
+    disc = np.sqrt(sum(axis**2 for axis in axes)) < _FULL_COVERAGE
+    covered = sampled_cells(full.trajectory[0], matrix)[disc].mean()
+    if covered < _FULL_COVERAGE:
+        raise DipmedError(
+            f"this scan is not fully sampled (its trajectory comes near {covered:.0%} of k-space), so it cannot be its "
+            "own reference; join its frames with --join-frames if they are of one object, give an image with "
+            "--reference FILE, or use `dipmed recon`"
+        )
     job = next(jobs(full, replace(settings, undersample=None), torch.device("cpu")))
     image = CGSense(lam=_REFERENCE_PENALTY)(job.y, job.A).image[0].numpy()
     return np.abs(image).astype(np.float32), (job.A.maps != 0).any(dim=0).numpy()

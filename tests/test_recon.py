@@ -92,6 +92,13 @@ def test_methods_are_compared_along_a_trajectory(radial_scan):
     assert rows["dip"]["psnr"] > rows["zero-filled"]["psnr"] + 2
 
 
+def test_a_trajectory_with_gaps_is_no_reference(radial_scan):
+    scan, _ = radial_scan
+    few = prepare(scan, ReconSettings(undersample="equispaced:R=4,acs=0,seed=0"))
+    with pytest.raises(DipmedError, match="not fully sampled"):
+        compare(few, ["zero-filled"], ReconSettings(device="cpu"))
+
+
 @pytest.mark.parametrize(
     ("change", "settings", "match"),
     [
