@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dipmed.baselines import CGSense
 from dipmed.calib.centre import sampled_cells
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
@@ -23,8 +22,6 @@ from dipmed.scan import DipmedError, KSpaceScan, ShapeError
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
 EVERY_FOURTH_READOUT = "equispaced:R=4,acs=0,seed=0"
-
-_REFERENCE_PENALTY = 1e-3
 
 _FULL_COVERAGE = 0.95
 """Share of the disc of k-space that a reference along a trajectory has to cover."""
@@ -158,7 +155,7 @@ def find_reference(
 def _reference_along_trajectory(
     full: KSpaceScan, settings: ReconSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Least squares over all samples, with maps from them: there is no other full sampling along a trajectory."""
+    """Density-compensated adjoint of all samples, with maps from them, as the inverse transform is on a grid."""
     assert full.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
     matrix = full.image_shape
     axes = np.meshgrid(*[(np.arange(n) - n // 2) / (n / 2) for n in matrix], indexing="ij")
@@ -171,7 +168,7 @@ def _reference_along_trajectory(
             "--reference FILE, or use `dipmed recon`"
         )
     job = next(jobs(full, replace(settings, undersample=None), torch.device("cpu")))
-    image = CGSense(lam=_REFERENCE_PENALTY)(job.y, job.A).image[0].numpy()
+    image = job.A.adjoint(job.y)[0].numpy()
     return np.abs(image).astype(np.float32), (job.A.maps != 0).any(dim=0).numpy()
 
 
