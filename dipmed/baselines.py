@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dipmed.calib.scale import data_scale
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
-from operators import CartesianMRI, MRIOperator, operator_norm, to_sigpy
+from operators import CartesianMRI, MRIOperator, norm_bound, to_sigpy
 
 _Array = NDArray[Any]
 
@@ -200,7 +200,7 @@ def _norm_bound(A: MRIOperator) -> float:
     """A bound of the operator's norm that is close; on a Cartesian grid it is 1 for normalised maps."""
     if isinstance(A, CartesianMRI):
         return float(A.maps.abs().square().sum(dim=0).max()) ** 0.5
-    return 1.05 * operator_norm(A, 10, torch.Generator().manual_seed(0))
+    return norm_bound(A)
 
 
 def _check(y: Tensor, A: MRIOperator) -> None:

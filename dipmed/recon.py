@@ -26,11 +26,7 @@ from dipmed.dip import Observer, Progress
 from dipmed.io.arrays import load_maps, load_mask
 from dipmed.methods import Method, find_method, make_reconstructor
 from dipmed.scan import Complex64, DipmedError, ImageVolume, KSpaceScan, Reconstruction, ShapeError
-from operators import CartesianMRI, MRIOperator, NonCartesianMRI, density_compensation, make_mask, operator_norm
-
-_NORM_ITERATIONS = 10
-_NORM_MARGIN = 1.05
-"""The power iteration ends a little below the norm, which must not be above 1."""
+from operators import CartesianMRI, MRIOperator, NonCartesianMRI, density_compensation, make_mask, norm_bound
 
 
 @dataclass(frozen=True)
@@ -235,12 +231,14 @@ def jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Ite
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
     for frame in range(scan.n_frames):
+        # the slices of a frame share their trajectory
+        density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
         for index in range(scan.n_slices):
             given = None if from_file is None else from_file[index]
-            if scan.is_cartesian:
+            if density is None:
                 y, A, A_final = _on_grid(scan, frame, index, settings.maps, given)
             else:
-                y, A, A_final = _along_trajectory(scan, frame, index, settings.maps, given)
+                y, A, A_final = _along_trajectory(scan, frame, index, density, settings.maps, given)
             yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
 
 
@@ -260,26 +258,26 @@ def _on_grid(
 
 
 def _along_trajectory(
-    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None
+    scan: KSpaceScan, frame: int, index: int, density: Tensor, method: str, given: Complex64 | None
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
-    assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
-    y, matrix = scan.kspace[frame, index], scan.image_shape
-    positions = torch.from_numpy(np.ascontiguousarray(scan.trajectory[frame]))
-    weights = density_compensation(positions, matrix)
+    y, positions = scan.kspace[frame, index], _positions(scan, frame)
     if given is None:
-        centre, mask = central_kspace(y, scan.trajectory[frame], matrix, CALIBRATION_WIDTH)
+        centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
         found = estimate_maps(centre, mask, method)
         maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     else:
         maps = wide = torch.from_numpy(given)
-    norm = _NORM_MARGIN * operator_norm(
-        NonCartesianMRI(wide, positions, weights), _NORM_ITERATIONS, torch.Generator().manual_seed(0)
-    )
-    weights = weights / norm**2
+    weights = density / norm_bound(NonCartesianMRI(wide, positions, density)) ** 2
     A = NonCartesianMRI(maps, positions, weights)
     A_final = None if given is not None else NonCartesianMRI(wide, positions, weights)
     return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
+
+
+def _positions(scan: KSpaceScan, frame: int) -> Tensor:
+    """Positions of the samples of a frame, ``(sample, dimension)``."""
+    assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
+    return torch.from_numpy(np.ascontiguousarray(scan.trajectory[frame]))
 
 
 def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.complex64]]:

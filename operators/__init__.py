@@ -2,7 +2,7 @@
 
 from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled, Space, Sum
 from operators.cartesian import CartesianMRI
-from operators.checks import batch_test, dot_test, gradient_test, normal_test, operator_norm
+from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
 from operators.coils import Sensitivity
 from operators.ct_filtered import FilteredProjector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over
@@ -53,6 +53,7 @@ __all__ = [
     "from_sigpy",
     "gradient_test",
     "make_mask",
+    "norm_bound",
     "normal_test",
     "operator_norm",
     "parse_undersampling",

@@ -6,14 +6,10 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.checks import operator_norm
+from operators.checks import norm_bound
 from operators.ct_sparse import SliceProjector
 from operators.errors import ShapeError
 from operators.fbp import filter_rows, ramp_spectrum
-
-_NORM_ITERATIONS = 30
-_NORM_MARGIN = 1.02
-"""The power iteration ends a little below the norm, which must not be above 1."""
 
 
 class FilteredProjector(LinearOperator):
@@ -54,7 +50,7 @@ class FilteredProjector(LinearOperator):
         self.register_buffer("_spectrum", root.to(projector.device), persistent=False)
         self.factor = 1.0
         if factor is None:
-            factor = 1 / (_NORM_MARGIN * operator_norm(self, _NORM_ITERATIONS, torch.Generator().manual_seed(0)))
+            factor = 1 / norm_bound(self, 30, 1.02)
         self.factor = factor
 
     def with_mask(self, mask: Tensor) -> FilteredProjector:

@@ -67,7 +67,7 @@ def _shares(beam: Beam) -> Array:
     cosine = beam.source_to_axis_mm * np.cos(gamma)
     steps = _steps(angles, 2 * math.pi, None)
     start, span = _span(angles)
-    if span > 2 * math.pi - 1e-3 - 1.5 * np.median(np.diff(np.sort(angles))) if len(angles) > 1 else False:
+    if len(angles) > 1 and span > 2 * math.pi - 1e-3 - 1.5 * np.median(np.diff(np.sort(angles))):
         return steps[:, None] * cosine[None, :] / 2
     opening = 2 * float(np.abs(gamma).max())
     if span < math.pi + opening - 1e-6:
@@ -164,8 +164,8 @@ def _back_project(filtered: Tensor, beam: Beam, grid: Grid) -> Tensor:
     """Add up what each view says about each pixel, linear between columns."""
     x, y = (torch.from_numpy(grid.coordinates(axis)).to(filtered) for axis in (0, 1))
     image = filtered.new_zeros((*filtered.shape[:-2], *grid.shape))
-    for view, angle in enumerate(beam.angles):
-        column, weight = _columns_of_pixels(beam, view, angle, x[:, None], y[None, :])
+    for view in range(len(beam.angles)):
+        column, weight = _columns_of_pixels(beam, view, x[:, None], y[None, :])
         low = column.floor().clamp(0, beam.n_columns - 2) if beam.n_columns > 1 else torch.zeros_like(column)
         fraction = column - low
         seen = (column >= 0) & (column <= beam.n_columns - 1)
@@ -176,9 +176,9 @@ def _back_project(filtered: Tensor, beam: Beam, grid: Grid) -> Tensor:
     return image
 
 
-def _columns_of_pixels(beam: Beam, view: int, angle: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _columns_of_pixels(beam: Beam, view: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Where on the detector, counted in columns, each pixel is seen, and the weight of the distance."""
-    cos, sin = math.cos(angle), math.sin(angle)
+    cos, sin = math.cos(beam.angles[view]), math.sin(beam.angles[view])
     middle = (beam.n_columns - 1) / 2 - beam.column_offset
     if isinstance(beam, ParallelBeam):
         return (x * cos + y * sin) / beam.column_mm + middle, torch.ones_like(x * y)

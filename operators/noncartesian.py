@@ -70,6 +70,12 @@ class NonCartesianMRI(LinearOperator):
         self.transform = NonUniformFourier(tuple(maps.shape), trajectory.to(maps.device), backend)
         self.register_buffer("maps", maps.detach())
         self.register_buffer("weights", weights.to(maps.device))
+        self._prepare()
+        # after the state of the transform, a part of this module, has been loaded too
+        self.register_load_state_dict_post_hook(_prepare_again)  # type: ignore[no-untyped-call]  # torch's own
+
+    def _prepare(self) -> None:
+        """Derive from weights and trajectory what the passes need; called again when a state is loaded."""
         self.register_buffer("_root", self.weights.sqrt(), persistent=False)
         self.register_buffer("_spectrum", _toeplitz_spectrum(self.transform, self.weights), persistent=False)
 
@@ -105,11 +111,6 @@ class NonCartesianMRI(LinearOperator):
         """Multiply measured samples ``(batch..., coil, sample)`` by ``√w``, as this operator's range has them."""
         return samples * self._root
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._root = self.weights.sqrt()
-        self._spectrum = _toeplitz_spectrum(self.transform, self.weights)
-
     def _forward(self, x: Tensor) -> Tensor:
         return self.transform._forward(x * self.maps.to(x.dtype)) * self._real(self._root, x)
 
@@ -128,6 +129,10 @@ class NonCartesianMRI(LinearOperator):
 
     def _real(self, factor: Tensor, x: Tensor) -> Tensor:
         return factor.to(torch.float64 if x.dtype == torch.complex128 else torch.float32)
+
+
+def _prepare_again(operator: NonCartesianMRI, _incompatible_keys: Any) -> None:
+    operator._prepare()
 
 
 MRIOperator = CartesianMRI | NonCartesianMRI

@@ -112,6 +112,10 @@ class NonUniformFourier(LinearOperator):
         self._plans.move_to_end(key)
         return self._plans[key]
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._plans.clear()  # they hold the positions that were there before
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": OrderedDict()}  # plans live in the library's memory
 

@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def measure_projector(n_views: int, repeats: int) -> dict[str, Any]:
     for n_slices in (1, 16):
         x = A.domain.randn((n_slices,), generator=generator, dtype=torch.float32)
         y = A.range.randn((n_slices,), generator=generator, dtype=torch.float32)
-        calls[f"forward {n_slices}"] = lambda x=x: A(x)  # type: ignore[misc]
-        calls[f"adjoint {n_slices}"] = lambda y=y: A.adjoint(y)  # type: ignore[misc]
+        calls[f"forward {n_slices}"] = partial(A, x)
+        calls[f"adjoint {n_slices}"] = partial(A.adjoint, y)
     if importlib.util.find_spec("astra") is not None:
         calls |= astra_calls(beam)
     held = sum(buffer.numel() * buffer.element_size() for buffer in A.buffers())
@@ -98,7 +99,7 @@ def astra_calls(beam: FanBeam) -> dict[str, Callable[[], object]]:
         ("astra adjoint", "BP", {"ProjectionDataId": sinogram}, {"ReconstructionDataId": image}),
     ):
         algorithm = astra.algorithm.create({"type": kind, "ProjectorId": projector, **source, **target})
-        calls[name] = lambda algorithm=algorithm: astra.algorithm.run(algorithm)  # type: ignore[misc]
+        calls[name] = partial(astra.algorithm.run, algorithm)
     return calls
 
 
@@ -120,8 +121,8 @@ def measure_nufft(matrix: tuple[int, ...], n_coils: int, repeats: int) -> dict[s
             continue
         A = NonCartesianMRI(maps, trajectory, weights, backend)
         y = A(x)
-        calls |= {f"{backend} forward": lambda A=A: A(x), f"{backend} adjoint": lambda A=A, y=y: A.adjoint(y)}
-        calls["toeplitz normal"] = lambda A=A: A.N(x)
+        calls |= {f"{backend} forward": partial(A, x), f"{backend} adjoint": partial(A.adjoint, y)}
+        calls["toeplitz normal"] = partial(A.N, x)
         exact = fourier_sum(x, trajectory[:500])
         found = NonUniformFourier((1, *matrix), trajectory[:500], backend)(x)
         errors[f"{backend} forward, against the Fourier sum"] = relative(found, exact)

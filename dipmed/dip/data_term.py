@@ -13,10 +13,8 @@ from operators import CartesianMRI, LinearOperator
 class DataTerm(Protocol):
     """A squared error of images ``(batch, 1, x, y[, z])`` against measured data, outside autograd."""
 
-    @property
-    def energy(self) -> Tensor:
-        """Value for an image of zeros."""
-        ...
+    energy: Tensor
+    """Value for an image of zeros."""
 
     def value(self, x: Tensor) -> Tensor:
         """Return the squared error, summed over the batch."""
@@ -44,10 +42,7 @@ class ResidualTerm:
         self.A = A
         self.y = y
         self.weights = weights
-
-    @property
-    def energy(self) -> Tensor:
-        return self._square(self.y)[0]
+        self.energy = self._square(y)[0]
 
     def value(self, x: Tensor) -> Tensor:
         return self._square(self.A(x) - self.y)[0]
@@ -78,10 +73,7 @@ class NormalTerm:
         self.A = A
         self.adjoint_data = A.adjoint(y)
         self._energy = y.abs().square().double().sum()
-
-    @property
-    def energy(self) -> Tensor:
-        return self._energy.float()
+        self.energy = self._energy.float()
 
     def value(self, x: Tensor) -> Tensor:
         return self._value(x, self.A.N(x))

@@ -44,8 +44,6 @@ class Problem:
         Penalty on what is out of phase, None for none.
     held_out_mask
         Locations kept from the fit, ``(x, y[, z])`` or ``(sample,)``; None when all are fitted.
-    energy
-        The data term of a zero image, by which it is divided.
     support
         Where the operator sees anything at all, bool ``(1, x, y[, z])``.
     scale
@@ -67,10 +65,14 @@ class Problem:
     measured_term: DataTerm
     smooth_phase: SmoothPhase | None
     held_out_mask: Tensor | None
-    energy: Tensor
     support: Tensor
     scale: float
     noise_energy: float | None
+
+    @property
+    def energy(self) -> Tensor:
+        """The data term of a zero image, by which it is divided."""
+        return self.data_term.energy
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised data term of ``(batch, 1, x, y[, z])`` and its gradient, outside autograd.
@@ -103,7 +105,6 @@ class Problem:
             data_term=term,
             held_out_term=None,
             held_out_mask=None,
-            energy=term.energy,
         )
 
     def held_out_error(self, x: Tensor) -> float:
@@ -175,7 +176,6 @@ def make_problem(
         measured_term=make_data_term(A, y),
         smooth_phase=smooth_phase,
         held_out_mask=held_out_mask,
-        energy=data_term.energy,
         support=A.adjoint(probe) != 0,
         scale=scale,
         noise_energy=None if noise_variance is None else noise_variance * scale**2 * _n_noisy(A),

@@ -133,9 +133,10 @@ def test_plans_are_kept_between_calls_and_left_out_of_a_pickle():
 
 def test_a_loaded_state_is_the_operator_of_its_maps_and_weights():
     maps, trajectory, weights = draw((8, 8), 20, 0)
-    A, B = NonCartesianMRI(maps, trajectory, weights), NonCartesianMRI(2 * maps, trajectory)
-    B.load_state_dict(A.state_dict())
+    A, B = NonCartesianMRI(maps, trajectory, weights), NonCartesianMRI(2 * maps, trajectory.flip(0) / 2)
     x = A.domain.randn(dtype=torch.complex128)
+    B(x)  # so that plans of the other positions are there
+    B.load_state_dict(A.state_dict())
     torch.testing.assert_close(B(x), A(x))
     torch.testing.assert_close(B.N(x), A.N(x))
 

@@ -23,6 +23,7 @@ from twixtools.mdh_def import Channel_header, Scan_header, VB17_header
 
 from dipmed.io import load, save_ismrmrd
 from dipmed.patient import default_affine
+from dipmed.record import peak_memory_mib
 from dipmed.scan import DipmedError, KSpaceScan
 
 NX, NY, COILS = 16, 12, 2
@@ -223,13 +224,7 @@ def run_many(folder: Path, n_files: int, most_bytes: int) -> dict:
         if path.suffix == ".cfl":
             path.with_suffix(".hdr").write_bytes((folder / "bart.hdr").read_bytes())
         outcomes[outcome(path)] += 1
-    return {"outcomes": outcomes, "grown_bytes": peak_bytes() - before.rss}
-
-
-def peak_bytes() -> int:
-    """Most memory this process ever held; ``ru_maxrss`` would count what its parent held when it started it."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return {"outcomes": outcomes, "grown_bytes": peak_memory_mib() * 2**20 - before.rss}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bound the memory of a process")
