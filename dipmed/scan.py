@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.ct_geometry import Beam, Grid
 from operators.errors import DipmedError, ShapeError
 
 __all__ = [
@@ -20,13 +21,16 @@ __all__ = [
     "KSpaceScan",
     "MissingExtra",
     "OutputError",
+    "ProjectionScan",
     "Reconstruction",
+    "Scan",
     "SequenceFigures",
     "ShapeError",
     "StopReason",
 ]
 
 Complex64 = NDArray[np.complex64]
+Float32 = NDArray[np.float32]
 
 
 class FormatError(DipmedError):
@@ -171,6 +175,85 @@ class KSpaceScan:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, checked again."""
         return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class ProjectionScan:
+    """One CT measurement: line integrals, and the way of the rays.
+
+    Parameters
+    ----------
+    projections
+        Line integrals, without unit, float32. Slices: ``(slice, view, column)``, all slices seen by one `beam`.
+        Volume: ``(1, view, row, column)``.
+    beam
+        How the rays ran, in mm and radians.
+    grid
+        What is to be reconstructed: pixels of a slice, or voxels of a volume.
+    affine
+        4x4, voxel index of the image (x, y, slice or z) to RAS in mm.
+    source
+        Name of the file format, e.g. ``"data-exchange"``.
+    counts
+        Expected number of photons of each ray, shaped as `projections`, or anything proportional to it: the weights of
+        the rays. None when the file does not say.
+    centre_known
+        Whether the file says where the rotation axis is projected to. If it does not, it is looked for in the data.
+    water_per_mm
+        Attenuation of water at this beam's quality, for Hounsfield units; None when unknown.
+    assumptions, notes
+        As for `KSpaceScan`.
+    """
+
+    projections: Float32
+    beam: Beam
+    grid: Grid
+    affine: NDArray[np.float64]
+    source: str
+    counts: Float32 | None = None
+    centre_known: bool = True
+    water_per_mm: float | None = None
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.projections.shape[1:] != self.beam.shape:
+            raise ShapeError(
+                f"projections must be (slice, {', '.join(map(str, self.beam.shape))}) as the views and columns of the "
+                f"beam, got {self.projections.shape}"
+            )
+        if len(self.grid.shape) != len(self.beam.shape):
+            raise ShapeError(f"a beam of {len(self.beam.shape)} axes does not fit the grid {self.grid.shape}")
+        if self.ndim == 3 and len(self.projections) != 1:
+            raise ShapeError(f"a volume has one set of projections, got {self.projections.shape}")
+        if self.counts is not None and self.counts.shape != self.projections.shape:
+            raise ShapeError(f"counts must be {self.projections.shape} like the projections, got {self.counts.shape}")
+        if not np.isfinite(self.projections).all():
+            n_bad = int((~np.isfinite(self.projections)).sum())
+            raise FormatError(f"{n_bad} of {self.projections.size} line integrals are no finite numbers")
+        if self.affine.shape != (4, 4):
+            raise GeometryError(f"the affine must be 4x4, got {self.affine.shape}")
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3: the dimensions that one image is seen in."""
+        return len(self.grid.shape)
+
+    @property
+    def n_slices(self) -> int:
+        return self.projections.shape[0]
+
+    @property
+    def n_views(self) -> int:
+        return self.projections.shape[1]
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked again."""
+        return replace(self, **changes)
+
+
+Scan = KSpaceScan | ProjectionScan
+"""Whatever `dipmed.load` finds in a file."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
 from operators.coils import Sensitivity
 from operators.ct_filtered import FilteredProjector
-from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over
+from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over, field_of_view_mm, slice_grid
 from operators.ct_sparse import SliceProjector
 from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
@@ -17,6 +17,7 @@ from operators.nufft import NonUniformFourier
 from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
 from operators.sigpy_bridge import from_sigpy, to_sigpy
 from operators.trajectories import density_compensation, radial, spiral
+from operators.transmission import attenuation, hounsfield, line_integrals, photon_counts
 
 __all__ = [
     "Adjoint",
@@ -44,20 +45,26 @@ __all__ = [
     "UndersamplingSpec",
     "add_noise",
     "angles_over",
+    "attenuation",
     "batch_test",
     "centred_fft",
     "centred_ifft",
     "density_compensation",
     "dot_test",
+    "field_of_view_mm",
     "filtered_back_projection",
     "from_sigpy",
     "gradient_test",
+    "hounsfield",
+    "line_integrals",
     "make_mask",
     "norm_bound",
     "normal_test",
     "operator_norm",
     "parse_undersampling",
+    "photon_counts",
     "radial",
+    "slice_grid",
     "spiral",
     "to_sigpy",
     "total_variation",

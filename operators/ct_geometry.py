@@ -16,7 +16,8 @@ The object stands still and the scanner turns counter-clockwise about the axis, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,9 +103,18 @@ class ParallelBeam:
         _check_detector(self)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """``(view, column)`` of a sinogram."""
+        return len(self.angles), self.n_columns
+
+    @property
     def columns_mm(self) -> Array:
         """Middles of the columns along u, from the ray through the axis, ``(column,)``."""
         return _columns(self)
+
+    def with_views(self, views: Sequence[int]) -> ParallelBeam:
+        """Return the beam of some of its views."""
+        return replace(self, angles=tuple(self.angles[view] for view in views))
 
     def rays(self, view: int, columns_mm: Array) -> tuple[Array, Array]:
         """Return a point and the direction of length 1 of the rays to these places of the detector, ``(column, 2)``."""
@@ -152,6 +162,11 @@ class FanBeam:
             raise DipmedError("the curved detector reaches around the source: its columns are too wide or too many")
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """``(view, column)`` of a sinogram."""
+        return len(self.angles), self.n_columns
+
+    @property
     def columns_mm(self) -> Array:
         """Middles of the columns along the detector, from the ray through its axis, ``(column,)``."""
         return _columns(self)
@@ -177,8 +192,36 @@ class FanBeam:
         gamma = self.fan_angles_at(columns_mm)[:, None]
         return np.broadcast_to(self.source(view), (len(columns_mm), 2)), np.sin(gamma) * u + np.cos(gamma) * v
 
+    def with_views(self, views: Sequence[int]) -> FanBeam:
+        """Return the beam of some of its views."""
+        return replace(self, angles=tuple(self.angles[view] for view in views))
+
 
 Beam = ParallelBeam | FanBeam
+
+
+def field_of_view_mm(beam: Beam) -> float:
+    """Return the radius of the disc about the rotation axis that every view sees whole."""
+    edges = beam.columns_mm[[0, -1]] + np.array([-0.5, 0.5]) * beam.column_mm
+    if isinstance(beam, ParallelBeam):
+        return float(max(0.0, min(-edges[0], edges[1])))
+    # the outermost rays pass the axis at these distances along u
+    gamma = beam.fan_angles_at(edges)
+    reach = beam.source_to_axis_mm * np.sin(gamma) + beam.axis_shift_mm * np.cos(gamma)
+    return float(max(0.0, min(-reach[0], reach[1])))
+
+
+def slice_grid(beam: Beam, n: int | None = None) -> Grid:
+    """Return square pixels over the field of view, by default as wide as a column is at the axis."""
+    diameter = 2 * field_of_view_mm(beam)
+    if diameter <= 0:
+        raise DipmedError(f"no point is seen by every view: the detector lies wholly beside the axis, {beam}")
+    if n is None:
+        pixel = beam.column_mm
+        if isinstance(beam, FanBeam):
+            pixel *= beam.source_to_axis_mm / beam.source_to_detector_mm
+        n = max(1, round(diameter / pixel))
+    return Grid((n, n), (diameter / n, diameter / n))
 
 
 def angles_over(n_views: int, span: float = math.pi, start: float = 0.0) -> tuple[float, ...]:

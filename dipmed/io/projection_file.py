@@ -1,0 +1,89 @@
+"""dipmed's own file of projections: HDF5 with line integrals, counts, and the geometry as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dipmed.io.files import atomic_write
+from dipmed.io.geometry import Description, parse, to_json
+from dipmed.io.hdf5 import find_dataset, open_hdf5, read_array, read_text
+from dipmed.scan import Float32, FormatError, ProjectionScan
+
+FORMAT = "dipmed projections 1"
+
+
+def save_projections(scan: ProjectionScan, path: str | Path, *, force: bool = False) -> None:
+    """Write a scan of projections as HDF5: ``projections``, ``counts`` where they are known, ``description``.
+
+    Parameters
+    ----------
+    scan
+        What to write. Its assumptions become part of the description's values and are not written.
+    path
+        Where to.
+    force
+        Whether a file that exists is replaced.
+
+    Raises
+    ------
+    OutputError
+        When the file exists or cannot be written.
+    """
+    import h5py
+
+    text = to_json(
+        Description(
+            beam=scan.beam,
+            image=scan.grid,
+            affine=scan.affine,
+            water_per_mm=scan.water_per_mm,
+            centre_known=scan.centre_known,
+        )
+    )
+    with atomic_write(path, force=force) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("format", data=np.bytes_(FORMAT))
+        file.create_dataset("description", data=np.bytes_(text.encode("ascii")))
+        # no compression: line integrals of a real detector hardly pack
+        file.create_dataset("projections", data=scan.projections)
+        if scan.counts is not None:
+            file.create_dataset("counts", data=scan.counts)
+
+
+def read(path: Path) -> ProjectionScan:
+    """Read what `save_projections` wrote.
+
+    Raises
+    ------
+    FormatError, ShapeError
+        When something is missing or damaged, or of a newer version.
+    """
+    with open_hdf5(path) as file:
+        name, text = find_dataset(file, "format"), find_dataset(file, "description")
+        projections, counts = find_dataset(file, "projections"), find_dataset(file, "counts")
+        if name is None or text is None or projections is None:
+            raise FormatError(f"{path} should hold 'format', 'description' and 'projections'")
+        if read_text(name) != FORMAT:
+            raise FormatError(f"{path} says {read_text(name)!r}, but this version of dipmed reads {FORMAT!r}")
+        description = parse(read_text(text), f"{path}: description")
+        values = read_array(projections)
+        photons = None if counts is None else read_array(counts)
+    if description.image is None or description.affine is None:
+        raise FormatError(f"{path}: the description should have 'image' and 'affine'")
+    return ProjectionScan(
+        projections=_real(values, f"{path}: projections"),
+        beam=description.beam,
+        grid=description.image,
+        affine=description.affine,
+        source="dipmed-projections",
+        counts=None if photons is None else _real(photons, f"{path}: counts"),
+        centre_known=description.centre_known,
+        water_per_mm=description.water_per_mm,
+    )
+
+
+def _real(values: np.ndarray, what: str) -> Float32:
+    if values.dtype.kind not in "iuf":
+        raise FormatError(f"{what} should be real numbers, but are {values.dtype}")
+    return values.astype(np.float32)
