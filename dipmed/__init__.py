@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dipmed.scan import KSpaceScan
+    from dipmed.scan import Scan
 
 __all__ = ["__version__", "load"]
 
@@ -18,8 +18,8 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 
-def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
-    """Read k-space from a file of any supported format; see `dipmed.io.load`."""
+def load(path: str | Path, *, measurement: int | None = None) -> Scan:
+    """Read k-space or projections from a file of any supported format; see `dipmed.io.load`."""
     # here, because torch and the readers take seconds to import and the version does not need them
     from dipmed import io
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dipmed.calib.scale import data_scale
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
-from operators import CartesianMRI, MRIOperator, norm_bound, to_sigpy
+from operators import CartesianMRI, LinearOperator, MRIOperator, norm_bound, to_sigpy
 
 _Array = NDArray[Any]
 
@@ -52,14 +52,17 @@ class CGSense:
         Iterations at most.
     tol
         The iteration has converged when the image changes by less than this fraction.
+    name
+        That the result carries.
     """
 
     lam: float = 0.01
     max_iter: int = 100
     tol: float = 1e-4
+    name: str = "cg-sense"
 
-    def __call__(self, y: Tensor, A: MRIOperator) -> Reconstruction:
-        return _solve("cg-sense", y, A, self.max_iter, self.tol, lambda _shape: {"lamda": self.lam})
+    def __call__(self, y: Tensor, A: LinearOperator) -> Reconstruction:
+        return _solve(self.name, y, A, self.max_iter, self.tol, lambda _shape: {"lamda": self.lam})
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ class _CycleSpinning:
 def _solve(
     method: str,
     y: Tensor,
-    A: MRIOperator,
+    A: LinearOperator,
     max_iter: int,
     tol: float,
     keywords: Callable[[tuple[int, ...]], dict[str, Any]],
@@ -196,22 +199,23 @@ def _solve(
     )
 
 
-def _norm_bound(A: MRIOperator) -> float:
+def _norm_bound(A: LinearOperator) -> float:
     """A bound of the operator's norm that is close; on a Cartesian grid it is 1 for normalised maps."""
     if isinstance(A, CartesianMRI):
         return float(A.maps.abs().square().sum(dim=0).max()) ** 0.5
     return norm_bound(A)
 
 
-def _check(y: Tensor, A: MRIOperator) -> None:
+def _check(y: Tensor, A: LinearOperator) -> None:
     if tuple(y.shape) != A.range.shape:
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
-    if not bool(torch.isfinite(torch.view_as_real(y)).all()):
+    if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
 
 
-def _check_result(image: Tensor, y: Tensor, A: MRIOperator, method: str) -> None:
-    residual = torch.linalg.vector_norm(A(image) - y * A.mask)
+def _check_result(image: Tensor, y: Tensor, A: LinearOperator, method: str) -> None:
+    measured = y * A.mask if isinstance(A, MRIOperator) else y
+    residual = torch.linalg.vector_norm(A(image) - measured)
     # written so that NaN fails as well
     if not bool(residual <= torch.linalg.vector_norm(y)):
         raise DivergedError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dipmed.recon import ReconSettings, ScanResult
 
 app = typer.Typer(
-    help="Reconstruct MRI scans from their own measurements, without training data.",
+    help="Reconstruct MRI and CT scans from their own measurements, without training data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,10 @@ app = typer.Typer(
 console = Console(stderr=True)  # standard output belongs to records
 _INTERRUPTED = 130
 
-FileArgument = Annotated[Path, typer.Argument(help="K-space file; for BART the .cfl, the .hdr or their common name.")]
+FileArgument = Annotated[
+    Path,
+    typer.Argument(help="File of k-space or of projections; for BART the .cfl, the .hdr or their common name."),
+]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write a record; - for standard output.")
 ]
@@ -43,6 +46,10 @@ UndersampleOption = Annotated[
 MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]
 JoinOption = Annotated[bool, typer.Option("--join-frames", help="Take all frames of a trajectory as one acquisition.")]
 CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
+ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many of the views, evenly.")]
+MatrixOption = Annotated[
+    int | None, typer.Option(min=2, metavar="N", help="CT: N x N pixels over the same field of view.")
+]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
@@ -101,6 +108,12 @@ def recon(
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
+    views: ViewsOption = None,
+    matrix: MatrixOption = None,
+    hounsfield: Annotated[bool, typer.Option("--hounsfield", help="CT: write Hounsfield units, not 1/mm.")] = False,
+    water: Annotated[
+        float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm, for Hounsfield units.")
+    ] = None,
     slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -110,7 +123,7 @@ def recon(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Reconstruct an image from k-space, stopped by the scan itself."""
+    """Reconstruct an image from k-space or projections, stopped by the scan itself."""
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.images import check_output, save_image
@@ -126,6 +139,10 @@ def recon(
         maps=maps,
         n_coils=coils,
         join_frames=join_frames,
+        views=views,
+        matrix=matrix,
+        hounsfield=hounsfield,
+        water=water,
         slices=_parse_slices(slices),
         device=device,
     )
@@ -149,11 +166,15 @@ def recon(
 def compare(
     file: FileArgument,
     methods: Annotated[
-        str, typer.Option(metavar="a,b,c", help="Names, separated by commas.")
-    ] = "zero-filled,cg-sense,l1-wavelet,tv,dip",
+        str | None,
+        typer.Option(
+            metavar="a,b,c",
+            help="Names; by default zero-filled,cg-sense,l1-wavelet,tv,dip, of projections fbp,sirt,cg-tv,dip.",
+        ),
+    ] = None,
     undersample: UndersampleOption = None,
     reference: Annotated[
-        str, typer.Option(metavar="full|FILE", help="The fully sampled scan itself, or an image file.")
+        str, typer.Option(metavar="full|FILE", help="The scan itself with all its samples or views, or an image file.")
     ] = "full",
     json_file: JsonOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and errors.")] = None,
@@ -162,6 +183,8 @@ def compare(
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
+    views: ViewsOption = None,
+    matrix: MatrixOption = None,
     slice_number: Annotated[
         int | None, typer.Option("--slice", min=0, help="Which slice; by default the middle one.")
     ] = None,
@@ -169,7 +192,7 @@ def compare(
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Score several methods on the same undersampled scan against a reference that no fit sees."""
+    """Score several methods on the same part of a scan's data against a reference that no fit sees."""
     from dipmed import compare as comparing
     from dipmed.display import show_comparison
     from dipmed.io import load
@@ -178,7 +201,7 @@ def compare(
     from dipmed.recon import ReconSettings, resolve_device
     from dipmed.record import versions
 
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     settings = ReconSettings(
         preset=preset,
         changes=_changes(iterations=iterations, seed=seed),
@@ -186,10 +209,12 @@ def compare(
         maps=maps,
         n_coils=coils,
         join_frames=join_frames,
+        views=views,
+        matrix=matrix,
         slices=None if slice_number is None else (slice_number, slice_number + 1),
         device=device,
     )
-    for name in names:
+    for name in names or ("dip",):
         _check_settings(settings, name)
     resolve_device(device)
     if plot is not None:
@@ -206,7 +231,7 @@ def compare(
     if plot is not None:
         save_comparison(result, plot, force=force)
     record = {
-        "undersample": result.undersample,
+        "undersample": result.data_left,
         "slice": result.slice,
         "seed": seed,
         "reference": "full" if reference == "full" else "file",
@@ -279,7 +304,7 @@ def _check_settings(settings: ReconSettings, method: str | None = None) -> FitCo
 
     if settings.undersample is not None:
         parse_undersampling(settings.undersample)
-    config = replace(settings, method=method or settings.method).fit_config(2)
+    config = replace(settings, method=method or settings.method).fit_config("mri", 2)
     find_rule(config.stop)
     return config
 
@@ -346,7 +371,7 @@ def main() -> None:
     except MemoryError:
         if _state["debug"]:
             raise
-        console.print("[bold red]error:[/] out of memory; try --coils N or --slices A:B", soft_wrap=True)
+        console.print("[bold red]error:[/] out of memory; try --coils N, --matrix N or --slices A:B", soft_wrap=True)
         sys.exit(1)
 
 

@@ -13,15 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import sampled_cells
+from dipmed.ct_baselines import CGTotalVariation
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
-from dipmed.recon import Job, ReconSettings, jobs, prepare, resolve_device
-from dipmed.scan import DipmedError, KSpaceScan, ShapeError
+from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, resolve_device
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
+from operators import NonCartesianMRI, SliceProjector, field_of_view_mm
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
 EVERY_FOURTH_READOUT = "equispaced:R=4,acs=0,seed=0"
+
+_REFERENCE_WEIGHT = 3e-5
+"""Of the total variation of a reference from all views: less than any that suits few views."""
 
 _FULL_COVERAGE = 0.95
 """Share of the disc of k-space that a reference along a trajectory has to cover."""
@@ -29,18 +34,27 @@ _FULL_COVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows of the table and the magnitude images behind them."""
+    """The rows of the table and the images behind them: magnitudes, or attenuation.
+
+    ``data_left`` says what of the data the methods saw: the rule of the undersampling, or how many views.
+    """
 
     rows: list[dict[str, Any]]
     images: dict[str, NDArray[np.float32]]
     reference: NDArray[np.float32]
-    undersample: str | None
+    data_left: str | None
     slice: int
 
 
+DEFAULT_METHODS = {
+    "mri": ("zero-filled", "cg-sense", "l1-wavelet", "tv", "dip"),
+    "ct": ("fbp", "sirt", "cg-tv", "dip"),
+}
+
+
 def compare(
-    scan: KSpaceScan,
-    methods: Sequence[str],
+    scan: Scan,
+    methods: Sequence[str] | None,
     settings: ReconSettings,
     *,
     reference: str = "full",
@@ -53,12 +67,12 @@ def compare(
     Parameters
     ----------
     methods
-        Names, in the order of the rows.
+        Names, in the order of the rows; None for `DEFAULT_METHODS`.
     settings
         Calibration, undersampling, device and changes for all methods; ``slices`` names one slice, by default the
         middle one.
     reference
-        ``"full"`` for the fully sampled scan itself, or the file of an image.
+        ``"full"`` for the fully sampled scan itself, or all views of projections; or the file of an image.
     on_method
         Called with each method's name before it runs.
 
@@ -67,14 +81,15 @@ def compare(
     DipmedError
         When the scan is not fully sampled and no image is given, or a method is unknown.
     """
-    found = [find_method(name) for name in methods]
+    names = DEFAULT_METHODS[scan.modality] if methods is None else methods
+    found = [find_method(name, scan.modality) for name in names]
     if not found:
         raise DipmedError("name at least one method to compare")
     if settings.slices is None and scan.ndim == 2:
         middle = scan.n_slices // 2
         settings = replace(settings, slices=(middle, middle + 1))
-    if reference == "full" and settings.undersample is None and settings.mask is None:
-        settings = replace(settings, undersample=DEFAULT_UNDERSAMPLING if scan.is_cartesian else EVERY_FOURTH_READOUT)
+    if reference == "full":
+        settings = _with_less(scan, settings)
     target, support = find_reference(scan, settings, reference)
     device = resolve_device(settings.device)
     start = time.perf_counter()
@@ -84,25 +99,46 @@ def compare(
     for method in found:
         if on_method is not None:
             on_method(method.name)
-        row, image = _run(method.name, job, scan.ndim, settings, target, support)
+        row, image = _run(method.name, job, scan, settings, target, support)
         row["seconds"] = row["seconds_fit"] + calibration
         rows.append(row)
         images[method.name] = image
     first = 0 if settings.slices is None else settings.slices[0]
-    return Comparison(rows, images, target, settings.undersample, first)
+    return Comparison(rows, images, target, _data_left(scan, settings), first)
+
+
+def _with_less(scan: Scan, settings: ReconSettings) -> ReconSettings:
+    """Leave out a part of the data by default where all of them are the reference."""
+    if isinstance(scan, ProjectionScan):
+        return replace(settings, views=max(1, scan.n_views // 4)) if settings.views is None else settings
+    if settings.undersample is not None or settings.mask is not None:
+        return settings
+    return replace(settings, undersample=DEFAULT_UNDERSAMPLING if scan.is_cartesian else EVERY_FOURTH_READOUT)
+
+
+def _data_left(scan: Scan, settings: ReconSettings) -> str | None:
+    if isinstance(scan, ProjectionScan):
+        return None if settings.views is None else f"{settings.views} of {scan.n_views} views"
+    return settings.undersample
+
+
+def _to_score(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Magnitude of a complex image; attenuation keeps its sign."""
+    values: NDArray[Any] = np.abs(image) if np.iscomplexobj(image) else image
+    return values.astype(np.float32)
 
 
 def _run(
     name: str,
     job: Job,
-    ndim: int,
+    scan: Scan,
     settings: ReconSettings,
     reference: NDArray[np.float32],
     support: NDArray[np.bool_],
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     method = find_method(name)
     snapshots = SnapshotScores(reference, support)
-    config = replace(settings, method=name).fit_config(ndim)
+    config = replace(settings, method=name).fit_config(scan.modality, scan.ndim)
     reconstructor = make_reconstructor(
         method,
         config,
@@ -111,7 +147,7 @@ def _run(
         observer=snapshots if method.is_fit else None,
     )
     result = reconstructor(job.y, job.A)
-    image = np.abs(result.image[0].cpu().numpy()).astype(np.float32)
+    image = _to_score(result.image[0].cpu().numpy())
     scores = score(image, reference, support)
     row: dict[str, Any] = {
         "method": name,
@@ -129,18 +165,21 @@ def _run(
 
 
 def find_reference(
-    scan: KSpaceScan, settings: ReconSettings, reference: str
+    scan: Scan, settings: ReconSettings, reference: str
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the magnitude image to score against and where it counts, both ``(x, y[, z])``.
+    """Return the magnitude or attenuation to score against and where it counts, both ``(x, y[, z])``.
 
     Raises
     ------
     DipmedError
         When the scan is asked to be its own reference and is not fully sampled.
     """
+    if isinstance(scan, ProjectionScan):
+        return _reference_of_projections(scan, settings, reference)
     if reference != "full":
-        return _reference_from_file(Path(reference), settings)
-    full = prepare(scan, replace(settings, undersample=None, mask=None, n_coils=None))
+        given = _reference_from_file(Path(reference), settings)
+        return given, given > 0
+    full = prepare_kspace(scan, replace(settings, undersample=None, mask=None, n_coils=None))
     if full.mask is None:
         return _reference_along_trajectory(full, settings)
     if not full.mask.all():
@@ -168,12 +207,36 @@ def _reference_along_trajectory(
             "--reference FILE, or use `dipmed recon`"
         )
     job = next(jobs(full, replace(settings, undersample=None), torch.device("cpu")))
+    assert isinstance(job.A, NonCartesianMRI)  # noqa: S101  # the operator of a trajectory
     image = job.A.adjoint(job.y)[0].numpy()
     return np.abs(image).astype(np.float32), (job.A.maps != 0).any(dim=0).numpy()
 
 
-def _reference_from_file(path: Path, settings: ReconSettings) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    image = np.abs(load_image(path).data)
+def _reference_of_projections(
+    scan: ProjectionScan, settings: ReconSettings, reference: str
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Total variation over all views, or a file; it counts inside the disc that every view sees."""
+    full = prepare(scan, replace(settings, views=None))
+    assert isinstance(full, ProjectionScan)  # noqa: S101  # preparing keeps the kind
+    x, y = (full.grid.coordinates(axis) for axis in (0, 1))
+    pixel = max(full.grid.spacing_mm[:2])
+    disc = np.hypot(x[:, None], y[None, :]) < field_of_view_mm(full.beam) - pixel
+    image: NDArray[np.float32]
+    if reference != "full":
+        image = _reference_from_file(Path(reference), settings)
+    elif settings.views == scan.n_views:
+        raise DipmedError(f"all {scan.n_views} views are kept, so they cannot be judged by themselves; give --views N")
+    else:
+        job = next(jobs(full, settings, torch.device("cpu")))
+        assert isinstance(job.A, SliceProjector)  # noqa: S101  # the operator of slices
+        image = CGTotalVariation(lam=_REFERENCE_WEIGHT)(job.y, job.A).image[0].cpu().numpy()
+    if image.shape != full.grid.shape:
+        raise ShapeError(f"the reference must be {full.grid.shape} like the image, got {image.shape}")
+    return image, disc if full.ndim == 2 else np.broadcast_to(disc[..., None], full.grid.shape).copy()
+
+
+def _reference_from_file(path: Path, settings: ReconSettings) -> NDArray[np.float32]:
+    image = _to_score(load_image(path).data)
     if image.ndim == 4:
         raise ShapeError(f"the reference must be one volume (x, y, z), got {image.shape}")
     if settings.slices is not None:
@@ -181,4 +244,4 @@ def _reference_from_file(path: Path, settings: ReconSettings) -> tuple[NDArray[n
         if index >= image.shape[2]:
             raise ShapeError(f"slice {index} is compared, but the reference has {image.shape[2]}")
         image = image[:, :, index]
-    return image.astype(np.float32), image > 0
+    return image

@@ -45,6 +45,8 @@ class FitConfig:
     inputs
         What the network sees, joined along channels: ``"noise"`` (32 channels), ``"zero-filled"`` (the adjoint of
         the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data).
+    wavelet_threshold
+        Of the wavelet image; images peak near 1.
     input_jitter
         Standard deviation of the fresh Gaussian noise added to the input at each step; images peak near 1.
     input_update, input_drift
@@ -87,6 +89,7 @@ class FitConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inputs: tuple[InputName, ...] = ("zero-filled", "wavelet")
+    wavelet_threshold: float = 2e-3
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01
@@ -130,6 +133,13 @@ class FitConfig:
 PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=250),
+    "ct-2d": FitConfig(wavelet_threshold=0.02, held_out=0.1),
+    "ct-3d": FitConfig(
+        network=NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16),
+        wavelet_threshold=0.02,
+        held_out=0.1,
+        iterations=300,
+    ),
     "mri-3d": FitConfig(network=NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16), iterations=300),
 }
 

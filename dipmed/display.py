@@ -70,7 +70,7 @@ def show_scan(console: Console, record: dict[str, Any]) -> None:
         if name in ("affine", "assumptions", "notes", "sequence", "frame_labels"):
             continue
         table.add_row(name.replace("_", " "), _words(value))
-    for name, value in record["sequence"].items():
+    for name, value in record.get("sequence", {}).items():
         if value not in (None, ()):
             table.add_row(name.replace("_", " "), _words(value))
     for row in record["affine"][:3]:
@@ -97,7 +97,7 @@ def _words(value: Any) -> str:
 def show_comparison(console: Console, result: Comparison) -> None:
     """Show the scores of a comparison."""
     # narrow, so that nothing is cut off at 80 columns
-    table = Table(title=f"slice {result.slice}, {result.undersample or 'as measured'}", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=f"slice {result.slice}, {result.data_left or 'as measured'}", box=None, padding=(0, 2, 0, 0))
     table.add_column("method", overflow="fold")
     for name in ("PSNR dB", "SSIM", "NRMSE", "fit s", "iterations", "regret dB"):
         table.add_column(name, justify="right")

@@ -79,7 +79,7 @@ def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, ND
 
 
 def score(image: Image, reference: Image, support: Image | None = None) -> Scores:
-    """Compare magnitudes; both are set to zero outside the support.
+    """Compare magnitudes of complex images, or real images as they are; both are zero outside the support.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def score(image: Image, reference: Image, support: Image | None = None) -> Score
 
 
 def match_scale(image: Image, reference: Image) -> NDArray[np.float64]:
-    """Return the magnitude of ``image`` times the real factor that brings it closest to that of ``reference``.
+    """Return ``image``, if complex its magnitude, times the real factor that brings it closest to ``reference``.
 
     Raises
     ------
@@ -185,7 +185,7 @@ class SnapshotScores:
 
 
 def _prepared(image: Image, reference: Image, support: Image | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, truth = np.abs(_spatial(image)).astype(np.float64), np.abs(_spatial(reference)).astype(np.float64)
+    x, truth = (_real(_spatial(part)).astype(np.float64) for part in (image, reference))
     if x.shape != truth.shape:
         raise ShapeError(f"the image must be {truth.shape} like the reference, got {x.shape}")
     if x.ndim not in (2, 3) or min(x.shape) < WINDOW:
@@ -201,6 +201,10 @@ def _prepared(image: Image, reference: Image, support: Image | None) -> tuple[ND
     if not truth.any():
         raise DipmedError("the reference is zero everywhere inside the support: there is nothing to compare with")
     return x, truth
+
+
+def _real(array: NDArray[Any]) -> NDArray[Any]:
+    return np.abs(array) if np.iscomplexobj(array) else array
 
 
 def _spatial(image: Image) -> NDArray[Any]:

@@ -10,22 +10,28 @@ from torch import Tensor
 
 from dipmed.baselines import BASELINES
 from dipmed.config import FitConfig
+from dipmed.ct_baselines import CT_BASELINES
 from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
 from dipmed.scan import DipmedError, Reconstruction
 from operators import MRIOperator
 
-Reconstructor = Callable[[Tensor, MRIOperator], Reconstruction]
+Reconstructor = Callable[[Tensor, Any], Reconstruction]
+"""Takes data and the operator that they belong to; which operators, is the method's to say."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A name with what it stands for; ``changes`` are its differences from the preset, None for a baseline."""
+    """A name with what it stands for; ``changes`` are its differences from the preset, None for a baseline.
+
+    ``modalities`` are the scans that it is for: ``"mri"``, ``"ct"``.
+    """
 
     name: str
     family: str
     summary: str
     citation: str
     changes: dict[str, Any] | None = None
+    modalities: tuple[str, ...] = ("mri", "ct")
 
     @property
     def is_fit(self) -> bool:
@@ -36,11 +42,49 @@ class Method:
         return preset.replace(**(self.changes or {}))
 
 
+_MRI, _CT = ("mri",), ("ct",)
+
 _METHODS = (
-    Method("zero-filled", "direct", "Adjoint of the data: unmeasured samples are zero.", "doi:10.1002/mrm.1241"),
-    Method("cg-sense", "direct", "Least squares by conjugate gradients, l2-regularised.", "doi:10.1002/mrm.1241"),
-    Method("l1-wavelet", "sparsity", "Compressed sensing with an l1 penalty on wavelets.", "doi:10.1002/mrm.21391"),
-    Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391"),
+    Method(
+        "zero-filled",
+        "direct",
+        "Adjoint of the data: unmeasured samples are zero.",
+        "doi:10.1002/mrm.1241",
+        modalities=_MRI,
+    ),
+    Method(
+        "cg-sense",
+        "direct",
+        "Least squares by conjugate gradients, l2-regularised.",
+        "doi:10.1002/mrm.1241",
+        modalities=_MRI,
+    ),
+    Method(
+        "l1-wavelet",
+        "sparsity",
+        "Compressed sensing with an l1 penalty on wavelets.",
+        "doi:10.1002/mrm.21391",
+        modalities=_MRI,
+    ),
+    Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391", modalities=_MRI),
+    Method("fbp", "direct", "Filtered back-projection.", "doi:10.1137/1.9780898719277", modalities=_CT),
+    Method(
+        "sirt", "direct", "Simultaneous iterative reconstruction.", "doi:10.1016/0022-5193(72)90180-4", modalities=_CT
+    ),
+    Method(
+        "cg-ls",
+        "direct",
+        "Least squares by conjugate gradients, l2-regularised.",
+        "doi:10.6028/jres.049.044",
+        modalities=_CT,
+    ),
+    Method(
+        "cg-tv",
+        "sparsity",
+        "Least squares with total variation, no negative values.",
+        "doi:10.1137/080725891",
+        modalities=_CT,
+    ),
     Method(
         "dip",
         "deep image prior",
@@ -73,17 +117,21 @@ _METHODS = (
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 
 
-def find_method(name: str) -> Method:
-    """Look a method up.
+def find_method(name: str, modality: str | None = None) -> Method:
+    """Look a method up; with a modality, it has to suit it.
 
     Raises
     ------
     DipmedError
-        When there is none of that name.
+        When there is none of that name, or not for this modality.
     """
     if name not in METHODS:
         raise DipmedError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+    method = METHODS[name]
+    if modality is not None and modality not in method.modalities:
+        suited = ", ".join(other.name for other in METHODS.values() if modality in other.modalities)
+        raise DipmedError(f"{name} is not for {modality.upper()} scans; choose one of {suited}")
+    return method
 
 
 def make_reconstructor(
@@ -97,7 +145,7 @@ def make_reconstructor(
 ) -> Reconstructor:
     """Make the callable ``(y, A) -> Reconstruction`` of a method; ``config`` matters to fits alone."""
     if not method.is_fit:
-        baseline: Reconstructor = BASELINES[method.name]()
+        baseline: Reconstructor = (BASELINES | CT_BASELINES)[method.name]()
         return baseline
     return DeepImagePrior(
         config,

@@ -20,13 +20,33 @@ from dipmed.calib.coils import (
     remove_oversampling,
 )
 from dipmed.calib.noise import prewhiten
+from dipmed.calib.projections import centre_rotation, keep_slices, keep_views, resample_grid
 from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Observer, Progress
 from dipmed.io.arrays import load_maps, load_mask
 from dipmed.methods import Method, find_method, make_reconstructor
-from dipmed.scan import Complex64, DipmedError, ImageVolume, KSpaceScan, Reconstruction, ShapeError
-from operators import CartesianMRI, MRIOperator, NonCartesianMRI, density_compensation, make_mask, norm_bound
+from dipmed.scan import (
+    Complex64,
+    DipmedError,
+    ImageVolume,
+    KSpaceScan,
+    ProjectionScan,
+    Reconstruction,
+    Scan,
+    ShapeError,
+)
+from operators import (
+    CartesianMRI,
+    LinearOperator,
+    MRIOperator,
+    NonCartesianMRI,
+    SliceProjector,
+    density_compensation,
+    hounsfield,
+    make_mask,
+    norm_bound,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,14 @@ class ReconSettings:
         Virtual coils to compress to; None keeps all.
     slices
         First slice and the one after the last; None for all.
+    views
+        How many of the measured views of projections to keep, evenly; None for all.
+    matrix
+        Pixels along x and y of a CT image over the same field of view; None for as many as the scan says.
+    hounsfield
+        Give CT images in Hounsfield units and not in 1/mm.
+    water
+        Attenuation of water in 1/mm for them; None for what the scan says.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
@@ -64,38 +92,51 @@ class ReconSettings:
     maps: str = "espirit"
     n_coils: int | None = None
     slices: tuple[int, int] | None = None
+    views: int | None = None
+    matrix: int | None = None
+    hounsfield: bool = False
+    water: float | None = None
     device: str = "auto"
 
-    def preset_for(self, ndim: int) -> str:
-        """Name of the preset for a scan of ``ndim`` dimensions."""
-        return self.preset or f"mri-{ndim}d"
+    def preset_for(self, modality: str, ndim: int) -> str:
+        """Name of the preset for a scan of ``ndim`` dimensions by ``"mri"`` or ``"ct"``."""
+        return self.preset or f"{modality}-{ndim}d"
 
-    def fit_config(self, ndim: int) -> FitConfig:
-        """The settings of the fit for a scan of ``ndim`` dimensions."""
-        return find_method(self.method).configure(find_preset(self.preset_for(ndim))).replace(**self.changes)
+    def fit_config(self, modality: str, ndim: int) -> FitConfig:
+        """The settings of the fit for such a scan."""
+        preset = find_preset(self.preset_for(modality, ndim))
+        return find_method(self.method).configure(preset).replace(**self.changes)
+
+
+_FALLBACK = {"mri": "zero-filled", "ct": "fbp"}
+"""The method of images that an interruption left undone."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One image to reconstruct: its place in the scan, its data and its operator.
 
-    Samples along a trajectory are weighted as ``A`` weights them. ``A_final`` has maps that reach beyond the support,
-    for the last steps of a fit; None where there are none.
+    Samples along a trajectory are weighted as ``A`` weights them; projections are plain line integrals. ``A_final`` has
+    maps that reach beyond the support, for the last steps of a fit; None where there are none.
     """
 
     frame: int
     slice: int
     y: Tensor
-    A: MRIOperator
+    A: LinearOperator
     A_final: MRIOperator | None
     noise_variance: float | None
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """The volume and what is worth recording about how it came about."""
+    """The volume and what is worth recording about how it came about.
+
+    ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's.
+    """
 
     volume: ImageVolume
+    unit: str | None
     reconstructions: list[Reconstruction]
     preset: str
     config: FitConfig
@@ -125,14 +166,51 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
-def prepare(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
-    """Bring a scan to what a reconstruction starts from: chosen slices, white noise, no oversampling, fewer coils.
+def prepare(scan: Scan, settings: ReconSettings) -> Scan:
+    """Bring a scan to what a reconstruction starts from, with what it was told to keep.
+
+    K-space: chosen slices, white noise, no oversampling, fewer coils. Projections: chosen slices and views, the
+    rotation axis, the grid.
 
     Raises
     ------
     DipmedError
         When a choice does not fit the scan.
     """
+    _check_choices(scan, settings)
+    return prepare_kspace(scan, settings) if isinstance(scan, KSpaceScan) else _prepare_projections(scan, settings)
+
+
+_FOR_KSPACE = {"undersample": "--undersample", "mask": "--mask", "join_frames": "--join-frames", "n_coils": "--coils"}
+_FOR_PROJECTIONS = {"views": "--views", "matrix": "--matrix", "hounsfield": "--hounsfield", "water": "--water"}
+
+
+def _check_choices(scan: Scan, settings: ReconSettings) -> None:
+    """Refuse what makes sense for the other kind of scan only."""
+    is_kspace = isinstance(scan, KSpaceScan)
+    for name, option in (_FOR_PROJECTIONS if is_kspace else _FOR_KSPACE).items():
+        if getattr(settings, name):
+            kind, other = ("k-space", "projections") if is_kspace else ("projections", "k-space")
+            raise DipmedError(f"{option} is for {other}, but this scan holds {kind}")
+
+
+def _prepare_projections(scan: ProjectionScan, settings: ReconSettings) -> ProjectionScan:
+    if settings.slices is not None:
+        scan = keep_slices(scan, settings.slices)
+    if settings.views is not None:
+        scan = keep_views(scan, settings.views)
+    if settings.matrix is not None:
+        scan = resample_grid(scan, settings.matrix)
+    if settings.water is not None:
+        scan = scan.replace(water_per_mm=settings.water)
+    if settings.hounsfield and scan.water_per_mm is None:
+        raise DipmedError("Hounsfield units need the attenuation of water, which the file does not say; give --water")
+    # from the views that are kept: a reconstruction from few views must not profit from the others
+    return centre_rotation(scan)
+
+
+def prepare_kspace(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
+    """Do the part of `prepare` that is for k-space."""
     if settings.join_frames:
         scan = join_frames(scan)
     scan = remove_oversampling(prewhiten(_choose_slices(scan, settings.slices)))
@@ -224,8 +302,24 @@ def _fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], scan: KSpaceScan) -> np
     )
 
 
-def jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
-    """Yield the images of a prepared scan one after the other, with their sensitivity maps."""
+def jobs(scan: Scan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the images of a prepared scan one after the other, with their operators."""
+    if isinstance(scan, KSpaceScan):
+        yield from _kspace_jobs(scan, settings, device)
+    else:
+        yield from _projection_jobs(scan, device)
+
+
+def _projection_jobs(scan: ProjectionScan, device: torch.device) -> Iterator[Job]:
+    """Yield the slices, all of which share one operator."""
+    A = SliceProjector(scan.grid, scan.beam).to(device)
+    for index in range(scan.n_slices):
+        y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)
+        yield Job(0, index, y, A, None, None)
+
+
+def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the images of k-space, with their sensitivity maps."""
     from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan)
     variance = None
     if scan.noise_covariance is not None:
@@ -289,7 +383,7 @@ def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np
 
 
 def reconstruct(
-    scan: KSpaceScan,
+    scan: Scan,
     settings: ReconSettings,
     *,
     progress: Callable[[int, int, Progress], None] | None = None,
@@ -297,7 +391,8 @@ def reconstruct(
 ) -> ScanResult:
     """Reconstruct all images of a scan.
 
-    An interruption ends the image in progress with the best so far; the images after it are zero-filled.
+    An interruption ends the image in progress with the best so far; the images after it are zero-filled or filtered
+    back-projections.
 
     Parameters
     ----------
@@ -307,16 +402,16 @@ def reconstruct(
         Passed on to the fits, for evaluation from outside.
     """
     start = time.perf_counter()
-    method = find_method(settings.method)
-    config = settings.fit_config(scan.ndim)
+    method = find_method(settings.method, scan.modality)
+    config = settings.fit_config(scan.modality, scan.ndim)
     device = resolve_device(settings.device)
     prepared = prepare(scan, settings)
     parts: list[Reconstruction] = []
-    n_images = prepared.n_frames * prepared.n_slices
+    n_images = _n_frames(prepared) * prepared.n_slices
     interrupted = False
     for number, job in enumerate(jobs(prepared, settings, device)):
         report = None if progress is None else _for_image(progress, number, n_images)
-        chosen = find_method("zero-filled") if interrupted else method
+        chosen = find_method(_FALLBACK[scan.modality]) if interrupted else method
         reconstructor = make_reconstructor(
             chosen,
             config,
@@ -332,11 +427,15 @@ def reconstruct(
     notes = scan.notes
     if interrupted:
         n_left = sum(part.method != method.name for part in parts)
-        notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are zero-filled",)
+        notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are {_FALLBACK[scan.modality]}",)
+    volume, unit = _assemble(parts, prepared), None
+    if isinstance(prepared, ProjectionScan):
+        volume, unit = (_in_hounsfield(volume, prepared), "HU") if settings.hounsfield else (volume, "1/mm")
     return ScanResult(
-        volume=_assemble(parts, prepared),
+        volume=volume,
+        unit=unit,
         reconstructions=parts,
-        preset=settings.preset_for(scan.ndim),
+        preset=settings.preset_for(scan.modality, scan.ndim),
         config=config,
         seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
         device=device.type,
@@ -351,12 +450,22 @@ def _for_image(
     return lambda state: progress(number, n_images, state)
 
 
-def _assemble(parts: list[Reconstruction], scan: KSpaceScan) -> ImageVolume:
+def _assemble(parts: list[Reconstruction], scan: Scan) -> ImageVolume:
     images = np.stack([part.image[0].cpu().numpy() for part in parts])
-    frames = images.reshape(scan.n_frames, scan.n_slices, *scan.matrix_shape)
+    n_frames = _n_frames(scan)
+    frames = images.reshape(n_frames, scan.n_slices, *images.shape[1:])
     data = frames[:, 0] if scan.ndim == 3 else np.moveaxis(frames, 1, -1)
     data = np.moveaxis(data, 0, -1)
-    return ImageVolume(data[..., 0] if scan.n_frames == 1 else data, scan.affine)
+    return ImageVolume(data[..., 0] if n_frames == 1 else data, scan.affine)
+
+
+def _in_hounsfield(volume: ImageVolume, scan: ProjectionScan) -> ImageVolume:
+    assert scan.water_per_mm is not None  # noqa: S101  # or the scan was refused
+    return ImageVolume(hounsfield(torch.from_numpy(volume.data), scan.water_per_mm).numpy(), volume.affine)
+
+
+def _n_frames(scan: Scan) -> int:
+    return scan.n_frames if isinstance(scan, KSpaceScan) else 1
 
 
 __all__ = ["Job", "Method", "ReconSettings", "ScanResult", "jobs", "prepare", "reconstruct", "resolve_device"]

@@ -13,7 +13,7 @@ import numpy as np
 
 import dipmed
 from dipmed.recon import ReconSettings, ScanResult
-from dipmed.scan import KSpaceScan
+from dipmed.scan import KSpaceScan, ProjectionScan, Scan
 
 _RECORDED_PACKAGES = ("torch", "numpy", "scipy", "sigpy", "monai", "nibabel", "h5py", "ismrmrd", "twixtools")
 
@@ -43,8 +43,36 @@ def peak_memory_mib() -> float | None:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def scan_record(scan: KSpaceScan) -> dict[str, Any]:
+def scan_record(scan: Scan) -> dict[str, Any]:
     """What `dipmed info` tells of a scan."""
+    return _kspace_record(scan) if isinstance(scan, KSpaceScan) else _projection_record(scan)
+
+
+def _projection_record(scan: ProjectionScan) -> dict[str, Any]:
+    beam = asdict(scan.beam)
+    angles = np.degrees(beam.pop("angles"))
+    return {
+        "source": scan.source,
+        "beam": type(scan.beam).__name__,
+        "dimensions": scan.ndim,
+        "slices": scan.n_slices,
+        "views": scan.n_views,
+        "first_angle_deg": round(float(angles.min()), 6),
+        "last_angle_deg": round(float(angles.max()), 6),
+        **{name: value for name, value in beam.items() if not isinstance(value, tuple)},
+        "rotation_axis_known": scan.centre_known,
+        "image_shape": list(scan.grid.shape),
+        "voxel_mm": [round(float(size), 6) for size in np.linalg.norm(scan.affine[:3, :3], axis=0)],
+        "affine": scan.affine.tolist(),
+        "largest_line_integral": round(float(scan.projections.max()), 6),
+        "has_counts": scan.counts is not None,
+        "water_per_mm": scan.water_per_mm,
+        "assumptions": list(scan.assumptions),
+        "notes": list(scan.notes),
+    }
+
+
+def _kspace_record(scan: KSpaceScan) -> dict[str, Any]:
     voxel = np.linalg.norm(scan.affine[:3, :3], axis=0)
     return {
         "source": scan.source,
@@ -94,6 +122,8 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "device": result.device,
         "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
         "undersample": settings.undersample,
+        "views": settings.views,
+        "unit": result.unit,
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",
         "config": config,
         "assumptions": list(result.assumptions),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,6 +146,8 @@ class KSpaceScan:
         if len(self.frame_labels) != self.n_frames:
             raise ShapeError(f"{self.n_frames} frames need as many labels, got {len(self.frame_labels)}")
 
+    modality: ClassVar[str] = "mri"
+
     @property
     def is_cartesian(self) -> bool:
         return self.trajectory is None
@@ -233,6 +235,8 @@ class ProjectionScan:
             raise FormatError(f"{n_bad} of {self.projections.size} line integrals are no finite numbers")
         if self.affine.shape != (4, 4):
             raise GeometryError(f"the affine must be 4x4, got {self.affine.shape}")
+
+    modality: ClassVar[str] = "ct"
 
     @property
     def ndim(self) -> int:

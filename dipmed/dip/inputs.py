@@ -32,7 +32,13 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
             image = (
                 zero_filled
                 if name == "zero-filled"
-                else wavelet_image(problem.A_fit, zero_filled, generator, smooth_phase=problem.smooth_phase)
+                else wavelet_image(
+                    problem.A_fit,
+                    zero_filled,
+                    generator,
+                    config.wavelet_threshold,
+                    smooth_phase=problem.smooth_phase,
+                )
             )
             channels.append(to_channels(image[None]))
     return torch.cat(channels, 1)

@@ -11,7 +11,7 @@ from dipmed.calib.scale import data_scale
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
-from operators import CartesianMRI, FilteredProjector, LinearOperator, MRIOperator, NonCartesianMRI
+from operators import CartesianMRI, FilteredProjector, LinearOperator, MRIOperator, NonCartesianMRI, SliceProjector
 
 _CORE = 8
 """Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
@@ -131,6 +131,8 @@ def make_problem(
 ) -> Problem:
     """Scale the data by what was measured and set aside the held-out locations.
 
+    Line integrals and their projector are filtered first, which brings ``AᴴA`` near the identity.
+
     Parameters are those of `dipmed.config.FitConfig` and the fields of `Problem`.
 
     Raises
@@ -144,6 +146,9 @@ def make_problem(
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
+    if isinstance(A, SliceProjector):
+        A = FilteredProjector(A)
+        y = A.weigh(y)
     if A_final is not None and (A_final.domain, A_final.range) != (A.domain, A.range):
         raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
     scale = data_scale(A.adjoint(y))

@@ -7,12 +7,12 @@ from pathlib import Path
 from dipmed.io.arrays import load_maps, load_mask
 from dipmed.io.images import check_output, load_image, save_image
 from dipmed.io.ismrmrd_writer import save_ismrmrd
-from dipmed.scan import DipmedError, FormatError, KSpaceScan
+from dipmed.scan import DipmedError, FormatError, Scan
 
 __all__ = ["check_output", "load", "load_image", "load_maps", "load_mask", "save_image", "save_ismrmrd"]
 
 
-def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
+def load(path: str | Path, *, measurement: int | None = None) -> Scan:
     """Read k-space from a file of any supported format, found by its content.
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
@@ -57,7 +57,7 @@ def load(path: str | Path, *, measurement: int | None = None) -> KSpaceScan:
     return scan.replace(assumptions=tuple(map(_printable, scan.assumptions)), notes=tuple(map(_printable, scan.notes)))
 
 
-def _read(path: Path, measurement: int | None) -> KSpaceScan:
+def _read(path: Path, measurement: int | None) -> Scan:
     # each reader brings a library of its own, which takes a while to import
     from dipmed.io import bart_file, fastmri_file, ismrmrd_file, matlab_file, numpy_file, trajectory_hdf5, twix_file
     from dipmed.io.sniff import sniff

@@ -19,17 +19,19 @@ _SQUARE = 0.02  # a voxel whose sides differ by less is drawn as it is
 
 
 def montage(volume: ImageVolume) -> NDArray[np.uint8]:
-    """Return the magnitude of all slices (at most 64, evenly chosen) as grey values of one picture.
+    """Return all slices (at most 64, evenly chosen) as grey values of one picture, complex ones as magnitudes.
 
-    Frames follow each other, each with its slices. Black is zero, white the 99.9th percentile of the volume.
+    Frames follow each other, each with its slices. Black is zero, or the 0.1th percentile where there are negative
+    values, white the 99.9th percentile of the volume.
     Voxels are drawn square in mm, the patient's right is on the left (see `dipmed.patient.picture_axes`).
     """
-    magnitude = np.abs(volume.data).astype(np.float32)
-    magnitude = magnitude.reshape(*magnitude.shape[:2], -1, order="F")
-    n = magnitude.shape[2]
+    values = (np.abs(volume.data) if np.iscomplexobj(volume.data) else volume.data).astype(np.float32)
+    values = values.reshape(*values.shape[:2], -1, order="F")
+    n = values.shape[2]
     chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_TILES)).round().astype(int))
-    white = float(np.percentile(magnitude, _WINDOW_PERCENTILE)) or float(magnitude.max()) or 1.0
-    tiles = [_tile(magnitude[:, :, index] / white, volume.affine) for index in chosen]
+    black = min(0.0, float(np.percentile(values, 100 - _WINDOW_PERCENTILE)))
+    white = float(np.percentile(values, _WINDOW_PERCENTILE)) or float(values.max()) or black + 1.0
+    tiles = [_tile((values[:, :, index] - black) / (white - black), volume.affine) for index in chosen]
     height, width = tiles[0].shape
     n_columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * height / width))))
     n_rows = math.ceil(len(tiles) / n_columns)

@@ -1,0 +1,192 @@
+"""Classical reconstructions of projections, with the same call as a fit: ``(y, A)`` are line integrals and a projector.
+
+Iterative ones start from zero, keep attenuation from becoming negative, and are deterministic.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dipmed.baselines import CGSense
+from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
+from operators import FiniteDifferences, SliceProjector, filtered_back_projection, norm_bound
+from operators.fbp import Filter
+
+Projector = SliceProjector
+
+
+@dataclass(frozen=True)
+class FilteredBackProjection:
+    """Filtered back-projection; see `dipmed.operators.filtered_back_projection`."""
+
+    filter: Filter = "hann"
+
+    def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
+        start = time.perf_counter()
+        _check(y, A)
+        stop = StopReason("direct", 0, "filtered back-projection needs no iterations")
+        return Reconstruction(back_project(y, A, self.filter), "fbp", stop, 0, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class SIRT:
+    """Simultaneous iterative reconstruction: ``x ← max(0, x + C Aᵀ R (y − A x))``, C and R one over the sums of A.
+
+    P. Gilbert, 1972, doi:10.1016/0022-5193(72)90180-4.
+    """
+
+    iterations: int = 200
+
+    def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
+        start = time.perf_counter()
+        _check(y, A)
+        columns = _one_over(A.adjoint(torch.ones_like(y)))
+        rows = _one_over(A(torch.ones(A.domain.shape, dtype=y.dtype, device=y.device)))
+        x = torch.zeros(A.domain.shape, dtype=y.dtype, device=y.device)
+        for _ in range(self.iterations):
+            x = (x + columns * A.adjoint(rows * (y - A(x)))).clamp(min=0)
+        stop = StopReason("budget", self.iterations, f"{self.iterations} iterations were run")
+        return Reconstruction(x, "sirt", stop, self.iterations, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Conjugate gradients on ``½‖Ax − y‖² + ½λ‖x‖²``, for an operator of norm one and data of unit scale."""
+
+    lam: float = 0.01
+    max_iter: int = 50
+
+    def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
+        _check(y, A)
+        return CGSense(self.lam, self.max_iter, name="cg-ls")(y, A)
+
+
+@dataclass(frozen=True)
+class CGTotalVariation:
+    """Least squares with an isotropic total variation: ``½‖Ax − y‖² + λ TV(x)``, ``x ≥ 0``.
+
+    Alternating directions (T. Goldstein, S. Osher, 2009, doi:10.1137/080725891): conjugate gradients for the image,
+    shrinkage of its differences.
+
+    Parameters
+    ----------
+    lam
+        λ, for an operator of norm one and an image whose filtered back-projection peaks at one.
+    max_iter
+        Rounds at most, each with ``inner`` steps of conjugate gradients.
+    coupling
+        Weight that ties differences and image; changes the way there and not the result.
+    tol
+        The iteration has converged when the image changes by less than this fraction in a round.
+    """
+
+    lam: float = 1e-4
+    max_iter: int = 60
+    inner: int = 8
+    coupling: float = 2e-3
+    tol: float = 1e-3
+
+    def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
+        start = time.perf_counter()
+        _check(y, A)
+        scale = 1 / _peak(back_project(y, A, "hann"))
+        x, changes = self._iterate(y * scale, A)
+        converged = changes[-1][1] <= self.tol
+        stop = StopReason(
+            "converged" if converged else "budget",
+            len(changes),
+            f"the image changed by less than {self.tol:g} of itself"
+            if converged
+            else f"{len(changes)} rounds were run; the last change was {changes[-1][1]:.1e}",
+        )
+        if not bool(torch.isfinite(x).all()):
+            raise DivergedError("cg-tv diverged; check that the geometry belongs to these projections")
+        seconds = time.perf_counter() - start
+        return Reconstruction(x / scale, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
+
+    def _iterate(self, y: Tensor, A: Projector) -> tuple[Tensor, list[tuple[int, float]]]:
+        norm = norm_bound(A) ** 2
+        D = FiniteDifferences(A.domain.shape, len(A.domain.shape) - 1, is_complex=False)
+        target = A.adjoint(y) / norm
+        x = torch.zeros_like(target)
+        split, dual = D(x), torch.zeros_like(D(x))
+        positive, dual_positive = x.clone(), torch.zeros_like(x)
+
+        def normal(v: Tensor) -> Tensor:
+            return A.N(v) / norm + self.coupling * (D.N(v) + v)
+
+        changes: list[tuple[int, float]] = []
+        for round_ in range(1, self.max_iter + 1):
+            right = target + self.coupling * (D.adjoint(split - dual) + positive - dual_positive)
+            before = x
+            x = _conjugate_gradients(normal, right, x, self.inner)
+            split = _shrink(D(x) + dual, self.lam / self.coupling)
+            dual = dual + D(x) - split
+            positive = (x + dual_positive).clamp(min=0)
+            dual_positive = dual_positive + x - positive
+            change = float((x - before).norm() / x.norm().clamp(min=1e-30))
+            changes.append((round_, change))
+            if change <= self.tol:
+                break
+        return positive, changes
+
+
+CT_BASELINES: dict[str, Callable[[], Callable[[Tensor, Projector], Reconstruction]]] = {
+    "fbp": FilteredBackProjection,
+    "sirt": SIRT,
+    "cg-ls": LeastSquares,
+    "cg-tv": CGTotalVariation,
+}
+"""The baselines for projections by the names of the command line."""
+
+
+def back_project(y: Tensor, A: Projector, filter: Filter) -> Tensor:
+    """Filtered back-projection on the projector's own grid, without its warning: whoever calls this is told of gaps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return filtered_back_projection(y, A.beam, A.grid, filter)
+
+
+def _shrink(vectors: Tensor, threshold: float) -> Tensor:
+    """Shorten the difference vector of each voxel, ``(direction, 1, x, y[, z])``."""
+    length = vectors.norm(dim=0, keepdim=True)
+    return vectors * (1 - threshold / length.clamp(min=threshold))
+
+
+def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, x: Tensor, n_iter: int) -> Tensor:
+    residual = right - normal(x)
+    direction, energy = residual, residual.square().sum()
+    for _ in range(n_iter):
+        if float(energy) == 0:
+            break
+        product = normal(direction)
+        step = energy / (direction * product).sum()
+        x = x + step * direction
+        residual = residual - step * product
+        previous, energy = energy, residual.square().sum()
+        direction = residual + energy / previous * direction
+    return x
+
+
+def _one_over(sums: Tensor) -> Tensor:
+    return torch.where(sums > 0, 1 / sums, 0)
+
+
+def _peak(image: Tensor) -> float:
+    value = float(torch.quantile(image.abs().flatten()[:: max(1, image.numel() // 2**20)], 0.999))
+    if not value > 0:
+        raise DipmedError("the back-projection is zero: the projections hold nothing that the grid could show")
+    return value
+
+
+def _check(y: Tensor, A: Projector) -> None:
+    if tuple(y.shape) != A.range.shape:
+        raise ShapeError(f"the projections must be one element of {A.range.shape}, got {tuple(y.shape)}")
+    if not bool(torch.isfinite(y).all()):
+        raise DipmedError("the projections hold values that are not finite")
