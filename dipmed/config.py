@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from dipmed.scan import DipmedError
 
-InputName = Literal["noise", "zero-filled", "wavelet"]
+InputName = Literal["noise", "zero-filled", "wavelet", "tv"]
 UpdateName = Literal["none", "drift", "data-consistent"]
 
 
@@ -44,9 +44,10 @@ class FitConfig:
         Size of the network.
     inputs
         What the network sees, joined along channels: ``"noise"`` (32 channels), ``"zero-filled"`` (the adjoint of
-        the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data).
-    wavelet_threshold
-        Of the wavelet image; images peak near 1.
+        the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data), ``"tv"`` (one with total
+        variation, for real images).
+    wavelet_threshold, variation_weight
+        Of the wavelet image, and weight of the total variation of the ``"tv"`` image; images peak near 1.
     input_jitter
         Standard deviation of the fresh Gaussian noise added to the input at each step; images peak near 1.
     input_update, input_drift
@@ -90,6 +91,7 @@ class FitConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inputs: tuple[InputName, ...] = ("zero-filled", "wavelet")
     wavelet_threshold: float = 2e-3
+    variation_weight: float = 3e-3
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dipmed.baselines import CGSense
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
-from operators import FiniteDifferences, SliceProjector, filtered_back_projection, norm_bound
+from dipmed.solvers import total_variation_image
+from operators import SliceProjector, filtered_back_projection
 from operators.fbp import Filter
 
 Projector = SliceProjector
@@ -69,24 +70,17 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class CGTotalVariation:
-    """Least squares with an isotropic total variation: ``½‖Ax − y‖² + λ TV(x)``, ``x ≥ 0``.
-
-    Alternating directions (T. Goldstein, S. Osher, 2009, doi:10.1137/080725891): conjugate gradients for the image,
-    shrinkage of its differences.
+    """Least squares with an isotropic total variation and no negative values; see `dipmed.solvers`.
 
     Parameters
     ----------
     lam
-        λ, for an operator of norm one and an image whose filtered back-projection peaks at one.
-    max_iter
-        Rounds at most, each with ``inner`` steps of conjugate gradients.
-    coupling
-        Weight that ties differences and image; changes the way there and not the result.
-    tol
-        The iteration has converged when the image changes by less than this fraction in a round.
+        λ, for an image whose filtered back-projection peaks at one.
+    max_iter, inner, coupling, tol
+        As for `dipmed.solvers.total_variation_image`.
     """
 
-    lam: float = 1e-4
+    lam: float = 2e-4
     max_iter: int = 60
     inner: int = 8
     coupling: float = 2e-3
@@ -96,7 +90,15 @@ class CGTotalVariation:
         start = time.perf_counter()
         _check(y, A)
         scale = 1 / _peak(back_project(y, A, "hann"))
-        x, changes = self._iterate(y * scale, A)
+        x, changes = total_variation_image(
+            A,
+            A.adjoint(y * scale),
+            self.lam,
+            coupling=self.coupling,
+            max_iter=self.max_iter,
+            inner=self.inner,
+            tol=self.tol,
+        )
         converged = changes[-1][1] <= self.tol
         stop = StopReason(
             "converged" if converged else "budget",
@@ -109,32 +111,6 @@ class CGTotalVariation:
             raise DivergedError("cg-tv diverged; check that the geometry belongs to these projections")
         seconds = time.perf_counter() - start
         return Reconstruction(x / scale, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
-
-    def _iterate(self, y: Tensor, A: Projector) -> tuple[Tensor, list[tuple[int, float]]]:
-        norm = norm_bound(A) ** 2
-        D = FiniteDifferences(A.domain.shape, len(A.domain.shape) - 1, is_complex=False)
-        target = A.adjoint(y) / norm
-        x = torch.zeros_like(target)
-        split, dual = D(x), torch.zeros_like(D(x))
-        positive, dual_positive = x.clone(), torch.zeros_like(x)
-
-        def normal(v: Tensor) -> Tensor:
-            return A.N(v) / norm + self.coupling * (D.N(v) + v)
-
-        changes: list[tuple[int, float]] = []
-        for round_ in range(1, self.max_iter + 1):
-            right = target + self.coupling * (D.adjoint(split - dual) + positive - dual_positive)
-            before = x
-            x = _conjugate_gradients(normal, right, x, self.inner)
-            split = _shrink(D(x) + dual, self.lam / self.coupling)
-            dual = dual + D(x) - split
-            positive = (x + dual_positive).clamp(min=0)
-            dual_positive = dual_positive + x - positive
-            change = float((x - before).norm() / x.norm().clamp(min=1e-30))
-            changes.append((round_, change))
-            if change <= self.tol:
-                break
-        return positive, changes
 
 
 CT_BASELINES: dict[str, Callable[[], Callable[[Tensor, Projector], Reconstruction]]] = {
@@ -151,27 +127,6 @@ def back_project(y: Tensor, A: Projector, filter: Filter) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return filtered_back_projection(y, A.beam, A.grid, filter)
-
-
-def _shrink(vectors: Tensor, threshold: float) -> Tensor:
-    """Shorten the difference vector of each voxel, ``(direction, 1, x, y[, z])``."""
-    length = vectors.norm(dim=0, keepdim=True)
-    return vectors * (1 - threshold / length.clamp(min=threshold))
-
-
-def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, x: Tensor, n_iter: int) -> Tensor:
-    residual = right - normal(x)
-    direction, energy = residual, residual.square().sum()
-    for _ in range(n_iter):
-        if float(energy) == 0:
-            break
-        product = normal(direction)
-        step = energy / (direction * product).sum()
-        x = x + step * direction
-        residual = residual - step * product
-        previous, energy = energy, residual.square().sum()
-        direction = residual + energy / previous * direction
-    return x
 
 
 def _one_over(sums: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from dipmed.dip.phase import SmoothPhase
 from dipmed.dip.problem import Problem
 from dipmed.dip.wavelets import shrink_details
 from dipmed.nets import crop_to, pad_to_multiple, to_channels
+from dipmed.solvers import total_variation_image
 from operators import LinearOperator
 
 _NOISE_CHANNELS = 32
 _NOISE_SCALE = 0.1
 _MAX_LEVELS = 4
+_TV_ROUNDS, _TV_STEPS = 30, 4
 
 
 def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
@@ -28,20 +30,23 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
             shape = (1, _NOISE_CHANNELS, *problem.adjoint_data.shape[1:])
             channels.append(_NOISE_SCALE * torch.rand(shape, generator=generator).to(problem.y.device))
         else:
-            zero_filled = problem.A_fit.adjoint(problem.y_fit)
-            image = (
-                zero_filled
-                if name == "zero-filled"
-                else wavelet_image(
-                    problem.A_fit,
-                    zero_filled,
-                    generator,
-                    config.wavelet_threshold,
-                    smooth_phase=problem.smooth_phase,
-                )
-            )
-            channels.append(to_channels(image[None]))
+            channels.append(to_channels(_first_image(name, problem, config, generator)[None]))
     return torch.cat(channels, 1)
+
+
+def _first_image(name: str, problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
+    """Make an image from the data that are fitted, ``(1, x, y[, z])``."""
+    zero_filled = problem.A_fit.adjoint(problem.y_fit)
+    if name == "zero-filled":
+        return zero_filled
+    if name == "tv":
+        lam = config.variation_weight
+        return total_variation_image(
+            problem.A_fit, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS
+        )[0]
+    return wavelet_image(
+        problem.A_fit, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase
+    )
 
 
 @torch.no_grad()
