@@ -45,6 +45,10 @@ UndersampleOption = Annotated[
 ]
 MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]
 JoinOption = Annotated[bool, typer.Option("--join-frames", help="Take all frames of a trajectory as one acquisition.")]
+SplitOption = Annotated[
+    bool,
+    typer.Option("--split-readout", help="Take a 3-D Cartesian scan slice by slice, across its fully sampled readout."),
+]
 CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
 ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many of the views, evenly.")]
 MatrixOption = Annotated[
@@ -108,6 +112,7 @@ def recon(
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
+    split_readout: SplitOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     hounsfield: Annotated[bool, typer.Option("--hounsfield", help="CT: write Hounsfield units, not 1/mm.")] = False,
@@ -139,6 +144,7 @@ def recon(
         maps=maps,
         n_coils=coils,
         join_frames=join_frames,
+        split_readout=split_readout,
         views=views,
         matrix=matrix,
         hounsfield=hounsfield,
@@ -183,6 +189,7 @@ def compare(
     maps: MapsOption = "espirit",
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
+    split_readout: SplitOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     slice_number: Annotated[
@@ -209,6 +216,7 @@ def compare(
         maps=maps,
         n_coils=coils,
         join_frames=join_frames,
+        split_readout=split_readout,
         views=views,
         matrix=matrix,
         slices=None if slice_number is None else (slice_number, slice_number + 1),

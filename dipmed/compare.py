@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import sampled_cells
+from dipmed.calib.readout import split_readout
 from dipmed.ct_baselines import CGTotalVariation
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
@@ -85,6 +86,9 @@ def compare(
     found = [find_method(name, scan.modality) for name in names]
     if not found:
         raise DipmedError("name at least one method to compare")
+    if settings.split_readout and isinstance(scan, KSpaceScan):
+        # one slice is compared, so there is nothing that slices could share
+        scan, settings = split_readout(scan), replace(settings, split_readout=False)
     if settings.slices is None and scan.ndim == 2:
         middle = scan.n_slices // 2
         settings = replace(settings, slices=(middle, middle + 1))

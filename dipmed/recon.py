@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dipmed.calib.coils import (
     CALIBRATION_WIDTH,
     MAP_METHODS,
+    VolumeReference,
     compress_coils,
     estimate_maps,
-    remove_oversampling,
+    volume_reference,
 )
 from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import centre_rotation, keep_slices, keep_views, resample_grid
+from dipmed.calib.readout import remove_oversampling, split_readout
 from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Observer, Progress
@@ -35,6 +38,7 @@ from dipmed.scan import (
     Reconstruction,
     Scan,
     ShapeError,
+    StopReason,
 )
 from operators import (
     CartesianMRI,
@@ -65,6 +69,9 @@ class ReconSettings:
         File of a sampling mask to apply instead.
     join_frames
         Take all frames of a trajectory as one acquisition.
+    split_readout
+        Reconstruct a 3-D Cartesian acquisition slice by slice, see `dipmed.calib.readout.split_readout`; ``slices`` are
+        then positions along the readout.
     maps
         ``"espirit"``, ``"jsense"``, or a file of sensitivity maps.
     n_coils
@@ -89,6 +96,7 @@ class ReconSettings:
     undersample: str | None = None
     mask: Path | None = None
     join_frames: bool = False
+    split_readout: bool = False
     maps: str = "espirit"
     n_coils: int | None = None
     slices: tuple[int, int] | None = None
@@ -97,6 +105,10 @@ class ReconSettings:
     hounsfield: bool = False
     water: float | None = None
     device: str = "auto"
+
+    def ndim_for(self, scan: Scan) -> int:
+        """Dimensions of one image of a scan as it is reconstructed."""
+        return 2 if self.split_readout else scan.ndim
 
     def preset_for(self, modality: str, ndim: int) -> str:
         """Name of the preset for a scan of ``ndim`` dimensions by ``"mri"`` or ``"ct"``."""
@@ -181,7 +193,13 @@ def prepare(scan: Scan, settings: ReconSettings) -> Scan:
     return prepare_kspace(scan, settings) if isinstance(scan, KSpaceScan) else _prepare_projections(scan, settings)
 
 
-_FOR_KSPACE = {"undersample": "--undersample", "mask": "--mask", "join_frames": "--join-frames", "n_coils": "--coils"}
+_FOR_KSPACE = {
+    "undersample": "--undersample",
+    "mask": "--mask",
+    "join_frames": "--join-frames",
+    "split_readout": "--split-readout",
+    "n_coils": "--coils",
+}
 _FOR_PROJECTIONS = {"views": "--views", "matrix": "--matrix", "hounsfield": "--hounsfield", "water": "--water"}
 
 
@@ -213,6 +231,8 @@ def prepare_kspace(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
     """Do the part of `prepare` that is for k-space."""
     if settings.join_frames:
         scan = join_frames(scan)
+    if settings.split_readout:
+        scan = split_readout(scan)
     scan = remove_oversampling(prewhiten(_choose_slices(scan, settings.slices)))
     scan = _undersample(scan, settings)
     if not scan.kspace.any():
@@ -225,7 +245,10 @@ def _choose_slices(scan: KSpaceScan, slices: tuple[int, int] | None) -> KSpaceSc
         return scan
     first, end = slices
     if scan.ndim == 3:
-        raise DipmedError("--slices chooses slices of a 2-D scan; this one is a 3-D acquisition")
+        raise DipmedError(
+            "--slices chooses slices of a 2-D scan; this one is a 3-D acquisition: with --split-readout, positions "
+            "along its readout are slices"
+        )
     if not 0 <= first < end <= scan.n_slices:
         raise DipmedError(f"--slices {first}:{end} does not fit {scan.n_slices} slices; they count from 0")
     affine = scan.affine.copy()
@@ -248,10 +271,11 @@ def _undersample(scan: KSpaceScan, settings: ReconSettings) -> KSpaceScan:
         chosen = make_mask(settings.undersample, scan.matrix_shape).numpy()
     elif settings.mask is not None:
         chosen = _fit_mask(load_mask(settings.mask), scan)
+        if settings.split_readout and chosen.ndim == 3 and (chosen != chosen[:1]).any():
+            raise DipmedError("the mask leaves out parts of the readout, so the scan cannot be split into slices")
     else:
         return scan
-    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
-    mask = scan.mask & chosen
+    mask = _mask(scan) & chosen
     # a separate reference acquisition was not part of what is undersampled, but using it would flatter the result
     return scan.replace(kspace=scan.kspace * mask[:, :, None], mask=mask, calibration=None)
 
@@ -292,7 +316,7 @@ def join_frames(scan: KSpaceScan) -> KSpaceScan:
     )
 
 
-def _fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _fit_mask(mask: NDArray[np.bool_], scan: KSpaceScan) -> NDArray[np.bool_]:
     """Broadcast a mask from a file to ``(slice, x, y[, z])``."""
     for shape in (scan.matrix_shape, scan.matrix_shape[1:], (scan.n_slices, *scan.matrix_shape)):
         if mask.shape == shape:
@@ -320,33 +344,36 @@ def _projection_jobs(scan: ProjectionScan, device: torch.device) -> Iterator[Job
 
 def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
     """Yield the images of k-space, with their sensitivity maps."""
-    from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan)
+    from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan, settings)
     variance = None
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
     for frame in range(scan.n_frames):
+        volume = None
+        if settings.split_readout and from_file is None:
+            calibration = None if scan.calibration is None else scan.calibration[0]
+            volume = volume_reference(scan.kspace[frame], _mask(scan)[frame], settings.maps, calibration)
         # the slices of a frame share their trajectory
         density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
         for index in range(scan.n_slices):
             given = None if from_file is None else from_file[index]
             if density is None:
-                y, A, A_final = _on_grid(scan, frame, index, settings.maps, given)
+                y, A, A_final = _on_grid(scan, frame, index, settings.maps, given, volume)
             else:
                 y, A, A_final = _along_trajectory(scan, frame, index, density, settings.maps, given)
             yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
 
 
 def _on_grid(
-    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None
+    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None, volume: VolumeReference | None
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one Cartesian image."""
-    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
-    y, mask = scan.kspace[frame, index], scan.mask[frame, index]
+    y, mask = scan.kspace[frame, index], _mask(scan)[frame, index]
     data, sampled = torch.from_numpy(np.ascontiguousarray(y)), torch.from_numpy(np.ascontiguousarray(mask))
     if given is not None:
         return data, CartesianMRI(torch.from_numpy(given), sampled), None
     calibration = None if scan.calibration is None else scan.calibration[0, index]
-    found = estimate_maps(y, mask, method, calibration=calibration)
+    found = estimate_maps(y, mask, method, calibration=calibration, volume=volume)
     maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     return data, CartesianMRI(maps, sampled), CartesianMRI(wide, sampled)
 
@@ -368,14 +395,22 @@ def _along_trajectory(
     return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
 
 
+def _mask(scan: KSpaceScan) -> NDArray[np.bool_]:
+    """Which locations of a Cartesian scan were sampled, ``(frame, slice, x, y[, z])``."""
+    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
+    return scan.mask
+
+
 def _positions(scan: KSpaceScan, frame: int) -> Tensor:
     """Positions of the samples of a frame, ``(sample, dimension)``."""
     assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
     return torch.from_numpy(np.ascontiguousarray(scan.trajectory[frame]))
 
 
-def _maps_from_file(path: Path, scan: KSpaceScan) -> np.ndarray[Any, np.dtype[np.complex64]]:
+def _maps_from_file(path: Path, scan: KSpaceScan, settings: ReconSettings) -> Complex64:
     maps = load_maps(path)
+    if settings.split_readout and maps.ndim == 5:  # of the volume
+        maps = np.moveaxis(maps[0], 1, 0)
     expected = (scan.n_slices, scan.n_coils, *scan.matrix_shape)
     if maps.shape != expected:
         raise ShapeError(f"the sensitivity maps must be (slice, coil, x, y[, z]) {expected}, got {maps.shape}")
@@ -403,7 +438,7 @@ def reconstruct(
     """
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
-    config = settings.fit_config(scan.modality, scan.ndim)
+    config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device)
     prepared = prepare(scan, settings)
     parts: list[Reconstruction] = []
@@ -412,6 +447,9 @@ def reconstruct(
     for number, job in enumerate(jobs(prepared, settings, device)):
         report = None if progress is None else _for_image(progress, number, n_images)
         chosen = find_method(_FALLBACK[scan.modality]) if interrupted else method
+        if isinstance(job.A, MRIOperator) and not bool(job.A.maps.any()):
+            parts.append(_empty(job, method.name))
+            continue
         reconstructor = make_reconstructor(
             chosen,
             config,
@@ -435,13 +473,19 @@ def reconstruct(
         volume=volume,
         unit=unit,
         reconstructions=parts,
-        preset=settings.preset_for(scan.modality, scan.ndim),
+        preset=settings.preset_for(scan.modality, settings.ndim_for(scan)),
         config=config,
         seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
         device=device.type,
         assumptions=prepared.assumptions,
         notes=notes,
     )
+
+
+def _empty(job: Job, method: str) -> Reconstruction:
+    """The image of a slice that holds nothing but air."""
+    image = torch.zeros(job.A.domain.shape, dtype=job.y.dtype)
+    return Reconstruction(image, method, StopReason("direct", 0, "no coil saw anything but noise"), 0, 0.0)
 
 
 def _for_image(

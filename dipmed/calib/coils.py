@@ -1,18 +1,16 @@
-"""Coils: readout oversampling away, fewer virtual coils, and the front door to sensitivity maps."""
+"""Coils: fewer virtual ones, and the front door to sensitivity maps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import calibration_width
-from dipmed.calib.maps import espirit_maps, jsense_maps
+from dipmed.calib.maps import calibration_signal, espirit_maps, jsense_maps
 from dipmed.calib.noise import mix_coils
 from dipmed.scan import Complex64, DipmedError, KSpaceScan, ShapeError
-from operators.fourier import centred_fft, centred_ifft
 
 MAP_METHODS = ("espirit", "jsense")
 
@@ -45,38 +43,20 @@ class CoilMaps:
         return np.where(self.support, self.maps, np.complex64(0))
 
 
-def remove_oversampling(scan: KSpaceScan) -> KSpaceScan:
-    """Crop the field of view along the readout to ``scan.image_shape[0]`` samples.
+@dataclass(frozen=True)
+class VolumeReference:
+    """What the slices of one volume share, so that their maps are continuous and air gets none.
 
-    An inverse transform along x, a crop around the centre, a transform back. All are orthonormal, so image values
-    and the noise variance of one k-space sample stay what they were: white noise stays white, and the covariance
-    stays valid. The phase axes are not touched, also when their encoded matrix is larger than the image: lines that
-    were skipped cannot be brought to another field of view before the reconstruction.
-
-    Lines that were sampled over a part of the readout (partial echo) keep the mask of the nearest samples; what the
-    crop spreads beyond it, a fraction of the edge samples, is set to zero.
-
-    Returns
-    -------
-    scan
-        The same scan when nothing is oversampled or it is not Cartesian.
-
-    Raises
-    ------
-    ShapeError
-        When a line was sampled with gaps along x, so that x is no readout.
+    Parameters
+    ----------
+    rotation
+        From coils to virtual coils, the first of which is the phase reference.
+    signal
+        Of the strongest slice, which says what is noise in the others.
     """
-    n, n_encoded = scan.image_shape[0], scan.matrix_shape[0]
-    if scan.mask is None or n >= n_encoded:
-        return scan
-    mask = _crop_mask(scan.mask, n)
-    kspace = _crop_readout(scan.kspace, n)
-    kspace *= mask[:, :, None]
-    return scan.replace(
-        kspace=kspace,
-        mask=mask,
-        calibration=None if scan.calibration is None else _crop_readout(scan.calibration, n),
-    )
+
+    rotation: Complex64
+    signal: float
 
 
 def compress_coils(scan: KSpaceScan, n_coils: int) -> KSpaceScan:
@@ -131,6 +111,7 @@ def estimate_maps(
     calibration: Complex64 | None = None,
     crop: float = 0.8,
     calib_width: int | None = None,
+    volume: VolumeReference | None = None,
 ) -> CoilMaps:
     """Estimate sensitivity maps from the centre of k-space or from a separate calibration.
 
@@ -154,6 +135,8 @@ def estimate_maps(
         ESPIRiT: voxels whose eigenvalue is below this are outside the support.
     calib_width
         Largest width of the calibration region per axis, `CALIBRATION_WIDTH` by default; never more than was sampled.
+    volume
+        What this slice shares with others of its volume; a slice of air then has maps that are zero everywhere.
 
     Returns
     -------
@@ -170,32 +153,64 @@ def estimate_maps(
     _check(kspace, mask, method, calibration)
     if len(kspace) == 1:
         return CoilMaps(np.ones_like(kspace, dtype=np.complex64), np.ones(mask.shape, dtype=bool))
-    data, sampled = kspace * mask, mask
-    if calibration is not None:
-        data, sampled = calibration, np.abs(calibration).sum(axis=0) > 0
-    if not np.isfinite(data).all():
-        raise DipmedError("the calibration data hold NaN or infinity, so no sensitivity maps can be estimated")
+    data, sampled = _calibration_data(kspace, mask, calibration)
     if not data.any():
+        if volume is not None:
+            return CoilMaps(np.zeros_like(kspace), np.zeros(mask.shape, dtype=bool))
         raise DipmedError("the calibration data are all zero, so no sensitivity maps can be estimated")
     limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape)
     # in virtual coils ordered by energy, the first one is the phase reference and dead coils come last
-    centre = _central_box(data, sampled, limit)
-    _, directions = principal_directions(centre @ centre.conj().T)
-    rotation = directions.astype(np.complex64)
+    rotation = _directions([_central_box(data, sampled, limit)]) if volume is None else volume.rotation
     virtual = np.tensordot(rotation, data, axes=1).astype(np.complex64)
     if method == "espirit":
-        maps, eigenvalues = espirit_maps(virtual, sampled, limit)
+        signal = None if volume is None else volume.signal
+        maps, eigenvalues = espirit_maps(virtual, sampled, limit, signal)
         maps, support = maps * (eigenvalues > min(crop, MARGIN_CROP)), eigenvalues > crop
     else:
         maps = jsense_maps(virtual, sampled, limit)
         support = np.abs(maps).sum(axis=0) > 0
-    if not support.any():
+    if volume is None and not support.any():
         raise DipmedError(
             "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
             "is not in the middle of the array; use --maps jsense or --maps FILE"
         )
     rotated = np.tensordot(rotation.conj().T, maps, axes=1)
     return CoilMaps(np.ascontiguousarray(rotated, dtype=np.complex64), support)
+
+
+def volume_reference(
+    kspace: Complex64, mask: NDArray[np.bool_], method: str, calibration: Complex64 | None = None
+) -> VolumeReference:
+    """Find what the slices of one volume share, from ``(slice, coil, x, y)`` and ``(slice, x, y)``."""
+    limit = min(CALIBRATION_WIDTH, *mask.shape[1:])
+    signal, centres = 0.0, []
+    for index, sampled in enumerate(mask):
+        data, sampled = _calibration_data(kspace[index], sampled, None if calibration is None else calibration[index])
+        if data.any():
+            centres.append(_central_box(data, sampled, limit))
+            if method == "espirit":
+                signal = max(signal, calibration_signal(data, sampled, limit))
+    if not centres:
+        raise DipmedError("the calibration data are all zero, so no sensitivity maps can be estimated")
+    return VolumeReference(_directions(centres), signal)
+
+
+def _calibration_data(
+    kspace: Complex64, mask: NDArray[np.bool_], calibration: Complex64 | None
+) -> tuple[Complex64, NDArray[np.bool_]]:
+    """Data to calibrate on, and where they were sampled."""
+    data, sampled = kspace * mask, mask
+    if calibration is not None:
+        data, sampled = calibration, np.abs(calibration).sum(axis=0) > 0
+    if not np.isfinite(data).all():
+        raise DipmedError("the calibration data hold NaN or infinity, so no sensitivity maps can be estimated")
+    return data, sampled
+
+
+def _directions(centres: list[NDArray[np.complex128]]) -> Complex64:
+    """Virtual coils of calibration regions ``(coil, sample)``."""
+    gram = sum((centre @ centre.conj().T for centre in centres[1:]), start=centres[0] @ centres[0].conj().T)
+    return principal_directions(gram)[1].astype(np.complex64)
 
 
 def principal_directions(gram: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.complex128]]:
@@ -226,25 +241,3 @@ def _central_box(data: Complex64, sampled: NDArray[np.bool_], limit: int) -> NDA
     widths = [min(limit, w if w else n) for w, n in zip(calibration_width(sampled), sampled.shape, strict=True)]
     box = tuple(slice(n // 2 - w // 2, n // 2 - w // 2 + w) for n, w in zip(sampled.shape, widths, strict=True))
     return data[(slice(None), *box)].reshape(len(data), -1).astype(np.complex128)
-
-
-def _crop_readout(kspace: Complex64, n: int) -> Complex64:
-    cropped = np.empty((*kspace.shape[:3], n, *kspace.shape[4:]), dtype=np.complex64)
-    start = kspace.shape[3] // 2 - n // 2
-    for index in np.ndindex(kspace.shape[:2]):  # a slice at a time, to hold no second copy of a large scan
-        lines = torch.from_numpy(np.moveaxis(kspace[index], 1, -1).astype(np.complex64))
-        image = centred_ifft(lines, 1)[..., start : start + n]
-        cropped[index] = np.moveaxis(centred_fft(image, 1).numpy(), -1, 1)
-    return cropped
-
-
-def _crop_mask(mask: NDArray[np.bool_], n: int) -> NDArray[np.bool_]:
-    n_encoded = mask.shape[2]
-    edges = np.diff(mask.astype(np.int8), axis=2, prepend=0, append=0)
-    if (np.abs(edges).sum(axis=2) > 2).any():
-        raise ShapeError(
-            f"the matrix of {n_encoded} is to be cropped to {n} along x, but lines have gaps along x, so it is no "
-            "readout; set image_shape to the encoded matrix"
-        )
-    nearest = n_encoded // 2 + np.rint((np.arange(n) - n // 2) * (n_encoded / n)).astype(int)
-    return np.take(mask, np.clip(nearest, 0, n_encoded - 1), axis=2)

@@ -24,22 +24,38 @@ JSENSE_SUPPORT = 0.05
 """Fraction of the brightest low-resolution voxel below which a voxel is air."""
 
 
-def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> tuple[Complex64, NDArray[np.float32]]:
+def espirit_maps(
+    virtual: Complex64, sampled: NDArray[np.bool_], limit: int, signal: float | None = None
+) -> tuple[Complex64, NDArray[np.float32]]:
     """ESPIRiT maps of virtual coils, the first of which is the phase reference, and their eigenvalues.
 
     An eigenvalue near 1 says that one coil vector explains the calibration data at that voxel; nothing is cropped here.
 
     A 3-D scan is transformed along its readout and each position is calibrated by itself: the covariance image of
     the 3-D method would need coils² volumes. All positions share the phase reference and the noise threshold, so the
-    maps are continuous along the readout and air gets none.
+    maps are continuous along the readout and air gets none. For one slice of such a volume, ``signal`` is the largest
+    `calibration_signal` of all slices.
 
     Raises
     ------
     DipmedError
         When the fully sampled centre is too small.
     """
+    width = _block_width(sampled, limit)
+    if virtual.ndim == 4:
+        return _espirit_positions(virtual, calibration_width(sampled)[0], width)
+    return _espirit_2d(virtual, width, THRESHOLD) if signal is None else _espirit_slice(virtual, width, signal)
+
+
+def calibration_signal(data: Complex64, sampled: NDArray[np.bool_], limit: int) -> float:
+    """Largest singular value of the calibration matrix of a slice ``(coil, x, y)``, as ESPIRiT forms it."""
+    return _largest_singular_value(data, _block_width(sampled, limit))
+
+
+def _block_width(sampled: NDArray[np.bool_], limit: int) -> int:
+    """Width of the calibration region along the axes that are not transformed."""
     widths = calibration_width(sampled)
-    encoded = widths if virtual.ndim == 3 else widths[1:]
+    encoded = widths if sampled.ndim == 2 else widths[1:]
     if min(encoded) < MIN_WIDTH:
         raise DipmedError(
             f"ESPIRiT needs a fully sampled k-space centre of {MIN_WIDTH} lines or more, this scan has "
@@ -48,9 +64,7 @@ def espirit_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> 
     width = min(limit, *encoded)
     if width < MIN_WIDTH:
         raise DipmedError(f"ESPIRiT needs a calibration region of {MIN_WIDTH} lines or more, got {limit}")
-    if virtual.ndim == 3:
-        return _espirit_2d(virtual, width, THRESHOLD)
-    return _espirit_positions(virtual, widths[0], width)
+    return width
 
 
 def jsense_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> Complex64:
@@ -111,14 +125,20 @@ def _espirit_positions(virtual: Complex64, width_x: int, width: int) -> tuple[Co
     central[:, start : start + width_x] = virtual[:, start : start + width_x]
     lines = torch.from_numpy(np.moveaxis(central, 1, -1).copy())
     hybrid = np.moveaxis(centred_ifft(lines, 1).numpy(), -1, 0)
-    signal = np.array([_largest_singular_value(position, width) for position in hybrid])
+    signal = max(_largest_singular_value(position, width) for position in hybrid)
     maps = np.zeros((n_x, n_coils, n_y, n_z), dtype=np.complex64)
     eigenvalues = np.zeros((n_x, n_y, n_z), dtype=np.float32)
-    for index, (position, largest) in enumerate(zip(hybrid, signal, strict=True)):
-        if largest > THRESHOLD * signal.max():
-            threshold = THRESHOLD * signal.max() / largest
-            maps[index], eigenvalues[index] = _espirit_2d(np.ascontiguousarray(position), width, threshold)
+    for index, position in enumerate(hybrid):
+        maps[index], eigenvalues[index] = _espirit_slice(np.ascontiguousarray(position), width, signal)
     return np.ascontiguousarray(np.moveaxis(maps, 0, 1)), eigenvalues
+
+
+def _espirit_slice(virtual: Complex64, width: int, signal: float) -> tuple[Complex64, NDArray[np.float32]]:
+    """ESPIRiT of one slice whose noise is judged against the ``signal`` of the strongest one."""
+    largest = _largest_singular_value(virtual, width)
+    if largest <= THRESHOLD * signal:
+        return np.zeros_like(virtual), np.zeros(virtual.shape[1:], dtype=np.float32)
+    return _espirit_2d(virtual, width, THRESHOLD * signal / largest)
 
 
 def _largest_singular_value(kspace: Complex64, width: int) -> float:

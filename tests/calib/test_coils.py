@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dipmed.io
-from dipmed.calib.coils import compress_coils, principal_directions, remove_oversampling
+from dipmed.calib.coils import compress_coils, principal_directions
 from dipmed.calib.noise import noise_covariance, prewhiten
+from dipmed.calib.readout import remove_oversampling
 from dipmed.calib.scale import data_scale
 from dipmed.phantom import brain_phantom_scan
 from dipmed.scan import DipmedError, KSpaceScan, ShapeError
