@@ -4,6 +4,7 @@ from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled,
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
 from operators.coils import Sensitivity
+from operators.ct_coverage import missing_directions
 from operators.ct_filtered import FilteredProjector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over, field_of_view_mm, slice_grid
 from operators.ct_sparse import SliceProjector
@@ -58,6 +59,7 @@ __all__ = [
     "hounsfield",
     "line_integrals",
     "make_mask",
+    "missing_directions",
     "norm_bound",
     "normal_test",
     "operator_norm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dipmed.io.arrays import load_maps, load_mask
@@ -13,10 +14,10 @@ __all__ = ["check_output", "load", "load_image", "load_maps", "load_mask", "save
 
 
 def load(path: str | Path, *, measurement: int | None = None) -> Scan:
-    """Read k-space from a file of any supported format, found by its content.
+    """Read k-space or projections from a file of any supported format, found by its content.
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
-    NumPy, and HDF5 with ``kspace`` and ``traj``.
+    NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file.
 
     Parameters
     ----------
@@ -59,7 +60,16 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
 
 def _read(path: Path, measurement: int | None) -> Scan:
     # each reader brings a library of its own, which takes a while to import
-    from dipmed.io import bart_file, fastmri_file, ismrmrd_file, matlab_file, numpy_file, trajectory_hdf5, twix_file
+    from dipmed.io import (
+        bart_file,
+        fastmri_file,
+        ismrmrd_file,
+        matlab_file,
+        numpy_file,
+        projection_file,
+        trajectory_hdf5,
+        twix_file,
+    )
     from dipmed.io.sniff import sniff
 
     found = sniff(path)
@@ -69,11 +79,12 @@ def _read(path: Path, measurement: int | None) -> Scan:
         return twix_file.read(path, measurement)
     if measurement not in (None, 0):
         raise FormatError(f"{path} holds one measurement; there is no {measurement}")
-    readers = {
+    readers: dict[str, Callable[[Path], Scan]] = {
         "bart": bart_file.read,
         "fastmri": fastmri_file.read,
         "matlab": matlab_file.read,
         "numpy": numpy_file.read,
+        "projections": projection_file.read,
         "trajectory": trajectory_hdf5.read,
     }
     return readers[found](path)

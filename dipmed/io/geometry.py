@@ -68,12 +68,15 @@ class Description:
         return slice_grid(self.beam) if self.image is None else self.image
 
     def affine_for(self, n_slices: int) -> NDArray[np.float64]:
-        """The affine that it says, or one of an unknown place."""
+        """The affine that it says, or one of an unknown place: the rotation axis at the origin, along the body."""
         if self.affine is not None:
             return self.affine
         grid = self.grid
         voxel = (*grid.spacing_mm, self.slice_mm or 1.0)[:3]
-        return default_affine(voxel, (*grid.shape, n_slices)[:3])
+        affine = default_affine(voxel, (*grid.shape, n_slices)[:3])
+        for axis in range(len(grid.shape)):
+            affine[axis, 3] = grid.coordinates(axis)[0]
+        return affine
 
 
 def to_json(description: Description) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dipmed.io.files import atomic_write
 from dipmed.io.geometry import Description, parse, to_json
 from dipmed.io.hdf5 import find_dataset, open_hdf5, read_array, read_text
-from dipmed.scan import Float32, FormatError, ProjectionScan
+from dipmed.io.projection_scan import projection_scan
+from dipmed.scan import FormatError, ProjectionScan
 
-FORMAT = "dipmed projections 1"
+if TYPE_CHECKING:
+    import h5py
+
+_FAMILY = "dipmed projections"
+FORMAT = f"{_FAMILY} 1"
 
 
 def save_projections(scan: ProjectionScan, path: str | Path, *, force: bool = False) -> None:
@@ -51,6 +57,12 @@ def save_projections(scan: ProjectionScan, path: str | Path, *, force: bool = Fa
             file.create_dataset("counts", data=scan.counts)
 
 
+def is_ours(file: h5py.File) -> bool:
+    """Say whether the file calls itself one of these, of whatever version."""
+    name = find_dataset(file, "format")
+    return name is not None and name.shape == () and name.dtype.kind == "S" and read_text(name).startswith(_FAMILY)
+
+
 def read(path: Path) -> ProjectionScan:
     """Read what `save_projections` wrote.
 
@@ -71,19 +83,6 @@ def read(path: Path) -> ProjectionScan:
         photons = None if counts is None else read_array(counts)
     if description.image is None or description.affine is None:
         raise FormatError(f"{path}: the description should have 'image' and 'affine'")
-    return ProjectionScan(
-        projections=_real(values, f"{path}: projections"),
-        beam=description.beam,
-        grid=description.image,
-        affine=description.affine,
-        source="dipmed-projections",
-        counts=None if photons is None else _real(photons, f"{path}: counts"),
-        centre_known=description.centre_known,
-        water_per_mm=description.water_per_mm,
+    return projection_scan(
+        values, description, source="dipmed-projections", what=f"{path}: projections", counts=photons
     )
-
-
-def _real(values: np.ndarray, what: str) -> Float32:
-    if values.dtype.kind not in "iuf":
-        raise FormatError(f"{what} should be real numbers, but are {values.dtype}")
-    return values.astype(np.float32)

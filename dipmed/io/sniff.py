@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dipmed.io import projection_file
 from dipmed.io.hdf5 import open_hdf5
 from dipmed.io.ismrmrd_file import mrd_groups
 from dipmed.io.twix_raw import looks_like_twix
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
-    "NumPy (.npy, .npz), or HDF5 with kspace and traj"
+    "NumPy (.npy, .npz), HDF5 with kspace and traj, or dipmed's projections (.h5)"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
@@ -44,7 +45,7 @@ _OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
 
 
 def sniff(path: Path) -> str:
-    """Return ``"ismrmrd"``, ``"fastmri"``, ``"trajectory"``, ``"twix"``, ``"bart"``, ``"matlab"`` or ``"numpy"``.
+    """Return the name of the format, one of those that `dipmed.io.load` has a reader for.
 
     For BART's pairs the path may be either file or their common name.
 
@@ -108,7 +109,11 @@ def _sniff_hdf5(path: Path) -> str:
             return "ismrmrd"
         if "kspace" in file:
             return "trajectory" if "traj" in file else "fastmri"
-        raise FormatError(f"{path} is an HDF5 file without k-space, {_contents(file)}; accepted are {ACCEPTED}")
+        if projection_file.is_ours(file):
+            return "projections"
+        raise FormatError(
+            f"{path} is an HDF5 file without k-space or projections, {_contents(file)}; accepted are {ACCEPTED}"
+        )
 
 
 def _contents(file: h5py.File) -> str:

@@ -11,9 +11,11 @@ import scipy.io
 
 import dipmed.io
 from dipmed.io import load, save_ismrmrd
+from dipmed.io.projection_file import save_projections
 from dipmed.io.sniff import sniff
 from dipmed.patient import default_affine
-from dipmed.scan import DipmedError, FormatError, KSpaceScan
+from dipmed.scan import DipmedError, FormatError, KSpaceScan, ProjectionScan
+from operators import ParallelBeam, angles_over, slice_grid
 
 CASES = {
     "bart_brain8/full.cfl": ("bart", (1, 1, 8, 230, 180)),
@@ -88,6 +90,12 @@ def write_ismrmrd(path, kspace):
     save_ismrmrd(scan, path)
 
 
+def write_projections(path, kspace):
+    beam = ParallelBeam(angles_over(8), 6, 1.0)
+    affine = default_affine((1, 1, 3), (6, 6, 2))
+    save_projections(ProjectionScan(np.abs(kspace), beam, slice_grid(beam), affine, "test"), path)
+
+
 def write_npy(path, kspace):
     with path.open("wb") as file:
         np.save(file, kspace)
@@ -110,6 +118,7 @@ WRITERS = {
     "numpy": write_npy,
     "numpy archive": write_npz,
     "matlab": write_matlab,
+    "projections": write_projections,
 }
 
 
@@ -118,7 +127,8 @@ WRITERS = {
 def test_names_mean_nothing(tmp_path, kspace, kind, name):
     WRITERS[kind](tmp_path / name, kspace)
     assert sniff(tmp_path / name) == kind.partition(" ")[0]
-    assert load(tmp_path / name).n_coils == 2
+    scan = load(tmp_path / name)
+    assert (scan.n_coils if isinstance(scan, KSpaceScan) else scan.n_slices) == 2
 
 
 def test_formats_of_one_measurement_have_number_0_alone(tmp_path, kspace):
@@ -196,7 +206,7 @@ def test_a_device_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"), [((), "it is empty"), (("reconstruction", "x"), "holds reconstruction, x")]
 )
-def test_hdf5_without_kspace(tmp_path, names, message):
+def test_hdf5_without_measurements(tmp_path, names, message):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name in names:
             file[name] = np.zeros(3)

@@ -22,9 +22,11 @@ from twixtools.hdr_def import MultiRaidFileHeader
 from twixtools.mdh_def import Channel_header, Scan_header, VB17_header
 
 from dipmed.io import load, save_ismrmrd
+from dipmed.io.projection_file import save_projections
 from dipmed.patient import default_affine
 from dipmed.record import peak_memory_mib
-from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from operators import FanBeam, angles_over, slice_grid
 
 NX, NY, COILS = 16, 12, 2
 
@@ -115,7 +117,23 @@ def make_twix_vb(path):
     path.write_bytes(twix_measurement(is_vb=True))
 
 
+@cache
+def fan():
+    return FanBeam(angles_over(NX, 6.2), NY, 2.0, 100.0, 200.0)
+
+
+@cache
+def integrals():
+    return np.abs(kspace()) / 4  # (slice, view, column)
+
+
+def make_projections(path):
+    affine = default_affine((1, 1, 3), (NY, NY, COILS))
+    save_projections(ProjectionScan(integrals(), fan(), slice_grid(fan()), affine, "fuzz", np.exp(-integrals())), path)
+
+
 MAKERS = {
+    "projections.h5": make_projections,
     "ismrmrd.h5": make_ismrmrd,
     "fastmri.h5": make_fastmri,
     "trajectory.h5": make_trajectory,
@@ -153,7 +171,8 @@ def outcome(path: Path) -> str:
         assert message.isprintable(), f"not one line of text: {message!r}"
         assert len(message) > 20, f"not a sentence: {message!r}"
         return type(error).__name__
-    assert np.isfinite(scan.kspace.view(np.float32)).all()
+    measured = scan.projections if isinstance(scan, ProjectionScan) else scan.kspace.view(np.float32)
+    assert np.isfinite(measured).all()
     assert np.isfinite(scan.affine).all()
     return "scan"
 
