@@ -20,7 +20,8 @@ from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
-from operators import NonCartesianMRI, SliceProjector, field_of_view_mm
+from operators import NonCartesianMRI, SliceProjector, field_of_view_mm, volume_of_view_mm
+from operators.ct_geometry import Beam
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
@@ -224,7 +225,8 @@ def _reference_of_projections(
     assert isinstance(full, ProjectionScan)  # noqa: S101  # preparing keeps the kind
     x, y = (full.grid.coordinates(axis) for axis in (0, 1))
     pixel = max(full.grid.spacing_mm[:2])
-    disc = np.hypot(x[:, None], y[None, :]) < field_of_view_mm(full.beam) - pixel
+    radius = field_of_view_mm(full.beam) if isinstance(full.beam, Beam) else volume_of_view_mm(full.beam)[0]
+    disc = np.hypot(x[:, None], y[None, :]) < radius - pixel
     image: NDArray[np.float32]
     if reference != "full":
         image = _reference_from_file(Path(reference), settings)

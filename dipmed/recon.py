@@ -51,6 +51,7 @@ from operators import (
     make_mask,
     norm_bound,
 )
+from operators.ct_geometry import Beam
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,8 @@ def jobs(scan: Scan, settings: ReconSettings, device: torch.device) -> Iterator[
 
 def _projection_jobs(scan: ProjectionScan, device: torch.device) -> Iterator[Job]:
     """Yield the slices, all of which share one operator."""
+    if not isinstance(scan.beam, Beam):
+        raise DipmedError("a scan with rows of the detector is one volume, and slices alone are reconstructed")
     A = SliceProjector(scan.grid, scan.beam).to(device)
     for index in range(scan.n_slices):
         y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)

@@ -50,15 +50,17 @@ def scan_record(scan: Scan) -> dict[str, Any]:
 
 def _projection_record(scan: ProjectionScan) -> dict[str, Any]:
     beam = asdict(scan.beam)
-    angles = np.degrees(beam.pop("angles"))
+    angles = np.degrees(beam["angles"]) if beam.get("angles") else None
+    heights = beam.get("z_mm")
     return {
         "source": scan.source,
         "beam": type(scan.beam).__name__,
         "dimensions": scan.ndim,
         "slices": scan.n_slices,
         "views": scan.n_views,
-        "first_angle_deg": round(float(angles.min()), 6),
-        "last_angle_deg": round(float(angles.max()), 6),
+        "first_angle_deg": None if angles is None else round(float(angles.min()), 6),
+        "last_angle_deg": None if angles is None else round(float(angles.max()), 6),
+        "source_moves_along_z_mm": round(max(heights) - min(heights), 6) if heights else 0.0,
         **{name: value for name, value in beam.items() if not isinstance(value, tuple)},
         "rotation_axis_known": scan.centre_known,
         "image_shape": list(scan.grid.shape),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.ct_cone import VolumeBeam
 from operators.ct_geometry import Beam, Grid
 from operators.errors import DipmedError, ShapeError
 
@@ -187,7 +188,7 @@ class ProjectionScan:
     ----------
     projections
         Line integrals, without unit, float32. Slices: ``(slice, view, column)``, all slices seen by one `beam`.
-        Volume: ``(1, view, row, column)``.
+        Volume, seen by a `VolumeBeam`: ``(1, view, row, column)``.
     beam
         How the rays ran, in mm and radians.
     grid
@@ -208,7 +209,7 @@ class ProjectionScan:
     """
 
     projections: Float32
-    beam: Beam
+    beam: Beam | VolumeBeam
     grid: Grid
     affine: NDArray[np.float64]
     source: str
@@ -221,8 +222,8 @@ class ProjectionScan:
     def __post_init__(self) -> None:
         if self.projections.shape[1:] != self.beam.shape:
             raise ShapeError(
-                f"projections must be (slice, {', '.join(map(str, self.beam.shape))}) as the views and columns of the "
-                f"beam, got {self.projections.shape}"
+                f"projections must be (slice, {', '.join(map(str, self.beam.shape))}) as the views, rows and columns "
+                f"of the beam, got {self.projections.shape}"
             )
         if len(self.grid.shape) != len(self.beam.shape):
             raise ShapeError(f"a beam of {len(self.beam.shape)} axes does not fit the grid {self.grid.shape}")

@@ -4,6 +4,7 @@ from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled,
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
 from operators.coils import Sensitivity
+from operators.ct_cone import ConeBeam, PosedBeam, posed, volume_grid, volume_of_view_mm
 from operators.ct_coverage import missing_directions
 from operators.ct_filtered import FilteredProjector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over, field_of_view_mm, slice_grid
@@ -25,6 +26,7 @@ __all__ = [
     "CartesianMRI",
     "CartesianSampling",
     "Composition",
+    "ConeBeam",
     "DipmedError",
     "FanBeam",
     "FilteredProjector",
@@ -37,6 +39,7 @@ __all__ = [
     "NonUniformFourier",
     "Normal",
     "ParallelBeam",
+    "PosedBeam",
     "Scaled",
     "Sensitivity",
     "ShapeError",
@@ -65,9 +68,12 @@ __all__ = [
     "operator_norm",
     "parse_undersampling",
     "photon_counts",
+    "posed",
     "radial",
     "slice_grid",
     "spiral",
     "to_sigpy",
     "total_variation",
+    "volume_grid",
+    "volume_of_view_mm",
 ]

@@ -1,4 +1,4 @@
-"""What a beam sees of a slice: the lines through it that no ray ran along, and whether there is anything at all."""
+"""What a beam sees: the lines through a slice that no ray ran along, and whether there is anything at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from operators.ct_cone import VolumeBeam
 from operators.ct_geometry import Array, Beam, Grid, ParallelBeam, field_of_view_mm
 
 _DISTANCES = 5
@@ -43,11 +44,24 @@ def _fan_angle(beam: Beam, distance: float) -> float:
     return math.asin(max(-1.0, min(1.0, distance / longest))) - tilt
 
 
-def sees(beam: Beam, grid: Grid) -> bool:
-    """Say whether any ray of any view comes near the grid, by the circle around it."""
+def sees(beam: Beam | VolumeBeam, grid: Grid) -> bool:
+    """Say whether any ray of any view comes near the grid: through the circle around a slice, the box of a volume."""
+    views = range(beam.shape[0])
+    if not isinstance(beam, Beam):
+        return any(_meets_box(beam, view, grid) for view in views)
     centre = np.array(grid.centre_mm[:2])
     radius = math.hypot(*(n * spacing / 2 for n, spacing in zip(grid.shape[:2], grid.spacing_mm[:2], strict=True)))
-    return any(_nearest(beam, view, centre) <= radius for view in range(len(beam.angles)))
+    return any(_nearest(beam, view, centre) <= radius for view in views)
+
+
+def _meets_box(beam: VolumeBeam, view: int, grid: Grid) -> bool:
+    """Whether any ray of a view passes the outer faces of the voxels, by the slabs between opposite faces."""
+    half = np.array(grid.shape) * np.array(grid.spacing_mm) / 2
+    points, directions = beam.rays(view, *(np.arange(float(n)) for n in beam.shape[1:]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near, far = ((np.array(grid.centre_mm) + sign * half - points) / directions for sign in (-1, 1))
+    enter, leave = np.fmin(near, far).max(axis=-1), np.fmax(near, far).min(axis=-1)
+    return bool(((enter <= leave) & (beam.is_parallel | (leave > 0))).any())
 
 
 def _nearest(beam: Beam, view: int, point: Array) -> float:

@@ -77,17 +77,18 @@ def centre_rotation(scan: ProjectionScan) -> ProjectionScan:
     """
     if scan.centre_known:
         return scan
-    found = _axis_column(scan.projections, np.array(scan.beam.angles)) if isinstance(scan.beam, ParallelBeam) else None
-    if found is None:
+    beam = scan.beam
+    found = _axis_column(scan.projections, np.array(beam.angles)) if isinstance(beam, ParallelBeam) else None
+    if found is None or not isinstance(beam, ParallelBeam):
         sentence = "Where the rotation axis is projected to is unknown: the middle of the detector was assumed."
         return scan.replace(centre_known=True, assumptions=(*scan.assumptions, sentence))
     sentence = (
         f"The rotation axis was taken to be projected to column {found:.2f}, counted from 0, about which the centre of "
         "mass of the views moves."
     )
-    offset = (scan.beam.n_columns - 1) / 2 - found
+    offset = (beam.n_columns - 1) / 2 - found
     return scan.replace(
-        beam=replace(scan.beam, column_offset=offset),
+        beam=replace(beam, column_offset=offset),
         centre_known=True,
         assumptions=(*scan.assumptions, sentence),
     )

@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 
 from dipmed.patient import default_affine
 from dipmed.scan import DipmedError, FormatError
+from operators.ct_cone import ConeBeam, PosedBeam, VolumeBeam, volume_grid
 from operators.ct_geometry import Beam, FanBeam, Grid, ParallelBeam, slice_grid
 
-BEAMS: dict[str, type[Beam]] = {"parallel": ParallelBeam, "fan": FanBeam}
+BEAMS: dict[str, type[Beam | VolumeBeam]] = {
+    "parallel": ParallelBeam,
+    "fan": FanBeam,
+    "cone": ConeBeam,
+    "posed": PosedBeam,
+}
 AXES = ("slice", "view", "row", "column")
 VALUES = ("line-integrals", "counts")
 
@@ -30,11 +36,11 @@ class Description:
     Parameters
     ----------
     beam
-        An object: ``kind`` (one of `BEAMS`), ``angles_deg`` or ``angles_rad``, and the other fields of that class of
-        `dipmed.operators`, in mm and columns.
+        An object: ``kind`` (one of `BEAMS`), ``angles_deg`` or ``angles_rad`` where it has angles, and the other
+        fields of that class of `dipmed.operators`, in mm, rows and columns.
     image
-        Pixels to reconstruct, an object with the fields of `dipmed.operators.Grid`; by default square ones over the
-        field of view.
+        Pixels or voxels to reconstruct, an object with the fields of `dipmed.operators.Grid`; by default those of
+        `dipmed.operators.slice_grid` or `volume_grid`.
     affine
         4x4, index of a voxel (x, y, slice or z) to RAS in mm.
     slice_mm
@@ -51,7 +57,7 @@ class Description:
         Whether the offsets of the detector are measured ones; if not, the rotation axis is looked for in the data.
     """
 
-    beam: Beam
+    beam: Beam | VolumeBeam
     image: Grid | None = None
     affine: NDArray[np.float64] | None = None
     slice_mm: float | None = None
@@ -64,8 +70,10 @@ class Description:
 
     @property
     def grid(self) -> Grid:
-        """The pixels that it says, or those that fill the field of view."""
-        return slice_grid(self.beam) if self.image is None else self.image
+        """The pixels or voxels that it says, or those that fill the field of view."""
+        if self.image is not None:
+            return self.image
+        return slice_grid(self.beam) if isinstance(self.beam, Beam) else volume_grid(self.beam)
 
     def affine_for(self, n_slices: int) -> NDArray[np.float64]:
         """The affine that it says, or one of an unknown place: the rotation axis at the origin, along the body."""
@@ -139,11 +147,13 @@ def parse(text: str, what: str) -> Description:
     return Description(**found)
 
 
-def _beam(value: Any) -> Beam:
+def _beam(value: Any) -> Beam | VolumeBeam:
     if not isinstance(value, dict) or value.get("kind") not in BEAMS:
         raise ValueError(f"expected an object whose kind is one of {', '.join(BEAMS)}")
     made = BEAMS[value["kind"]]
     given = {name: entry for name, entry in value.items() if name != "kind"}
+    if made is PosedBeam:
+        return PosedBeam(**_fields(PosedBeam, given))
     if ("angles_deg" in given) == ("angles_rad" in given):
         raise ValueError("give angles_deg or angles_rad, one of them")
     if "angles_deg" in given:
@@ -194,6 +204,12 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return tuple(map(_number, value))
 
 
+def _vectors(value: Any) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of lists of three numbers, got {value!r}")
+    return tuple(map(_numbers, value))
+
+
 def _wholes(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise ValueError(f"expected a list of whole numbers, got {value!r}")
@@ -234,6 +250,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "bool": _yes_or_no,
     "tuple[float, ...]": _numbers,
     "tuple[int, ...]": _wholes,
+    "tuple[Vector, ...]": _vectors,
 }
 
 _READERS: dict[str, Callable[[Any], Any]] = {

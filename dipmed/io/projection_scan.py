@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dipmed.io.geometry import Description
 from dipmed.scan import DipmedError, Float32, FormatError, GeometryError, ProjectionScan, ShapeError
+from operators.ct_cone import ConeBeam, VolumeBeam
 from operators.ct_coverage import missing_directions, sees
 from operators.ct_geometry import Beam
 
@@ -90,7 +91,7 @@ def real_numbers(values: NDArray[Any], what: str) -> Float32:
     return values.astype(np.float32, copy=False)
 
 
-def _check_shape(values: Float32, beam: Beam, what: str) -> None:
+def _check_shape(values: Float32, beam: Beam | VolumeBeam, what: str) -> None:
     axes = ("view", "column") if len(beam.shape) == 2 else ("view", "row", "column")
     if values.ndim != 1 + len(axes):
         raise ShapeError(
@@ -122,8 +123,12 @@ def _about_place(description: Description, n_slices: int) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _about_views(beam: Beam, what: str) -> tuple[str, ...]:
-    """Say what the angles leave to be assumed."""
+def _about_views(beam: Beam | VolumeBeam, what: str) -> tuple[str, ...]:
+    """Say what the angles leave to be assumed; on a helix and in any pose, none of them does by itself."""
+    if isinstance(beam, ConeBeam) and beam.is_circular:
+        beam = beam.mid_plane
+    if not isinstance(beam, Beam):
+        return ()
     turned = np.sort(np.round(np.array(beam.angles) % (2 * math.pi), 9))
     n_repeated = len(turned) - len(np.unique(turned))
     if len(turned) > 1 and n_repeated == len(turned) - 1:

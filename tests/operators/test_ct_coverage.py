@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from operators import FanBeam, Grid, ParallelBeam, angles_over, missing_directions
+from operators import ConeBeam, FanBeam, Grid, ParallelBeam, angles_over, missing_directions, posed
 from operators.ct_coverage import sees
 
 
@@ -54,3 +54,19 @@ def test_what_the_rays_pass():
     assert sees(fan((0.0,)), Grid((4, 4), (1.0, 1.0), (35.0, 0.0)))
     assert not sees(fan((0.0,)), Grid((4, 4), (1.0, 1.0), (45.0, 0.0)))
     assert not sees(ParallelBeam((0.0,), 20, 1.0), Grid((4, 4), (1.0, 1.0), (30.0, 0.0)))
+
+
+@pytest.mark.parametrize(("z", "seen"), [(0.0, True), (30.0, True), (-40.0, False), (45.0, False)])
+def test_a_volume_is_seen_where_a_ray_passes_its_box(z, seen):
+    cone = ConeBeam((0.3,), 30, 20, 2.0, 2.0, 100.0, 200.0)  # sees 15 mm up and down at the axis
+    grid = Grid((10, 10, 30), (1.0, 1.0, 1.0), (0.0, 0.0, z))
+    assert sees(cone, grid) == seen
+    assert sees(posed(cone), grid) == seen
+
+
+def test_what_lies_behind_the_source_is_not_seen():
+    grid = Grid((4, 4, 4), (1.0, 1.0, 1.0))
+    cone = ConeBeam((0.0,), 3, 3, 1.0, 1.0, 50.0, 100.0)
+    assert sees(cone, grid)
+    assert not sees(cone, Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0, -80.0, 0.0)))
+    assert sees(posed(ParallelBeam((0.0,), 3, 1.0), 3), Grid((4, 4, 4), (1.0, 1.0, 1.0), (0.0, -80.0, 0.0)))
