@@ -30,8 +30,8 @@ def _missing_at(beam: Beam, distance: float) -> float:
     directions = np.concatenate([angles - _fan_angle(beam, distance), angles - _fan_angle(beam, -distance) + math.pi])
     ordered = np.sort(directions % (2 * math.pi))
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * math.pi))
-    step = max(float(np.median(gaps)), 2 * math.pi / len(gaps))
-    wide = gaps[gaps > 3 * step + _SMALLEST_GAP]
+    step = float(np.median(gaps))
+    wide = gaps[gaps > 3 * max(step, 2 * math.pi / len(gaps)) + _SMALLEST_GAP]
     return float((wide - step).sum()) / 2
 
 

@@ -17,7 +17,7 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
     """Read k-space or projections from a file of any supported format, found by its content.
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
-    NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file.
+    NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file and Data-Exchange.
 
     Parameters
     ----------
@@ -62,6 +62,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
     # each reader brings a library of its own, which takes a while to import
     from dipmed.io import (
         bart_file,
+        data_exchange,
         fastmri_file,
         ismrmrd_file,
         matlab_file,
@@ -81,6 +82,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
         raise FormatError(f"{path} holds one measurement; there is no {measurement}")
     readers: dict[str, Callable[[Path], Scan]] = {
         "bart": bart_file.read,
+        "data-exchange": data_exchange.read,
         "fastmri": fastmri_file.read,
         "matlab": matlab_file.read,
         "numpy": numpy_file.read,

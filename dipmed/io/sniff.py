@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipmed.io import projection_file
+from dipmed.io import data_exchange, projection_file
 from dipmed.io.hdf5 import open_hdf5
 from dipmed.io.ismrmrd_file import mrd_groups
 from dipmed.io.twix_raw import looks_like_twix
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
-    "NumPy (.npy, .npz), HDF5 with kspace and traj, or dipmed's projections (.h5)"
+    "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5) or Data-Exchange (.h5)"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
@@ -111,6 +111,8 @@ def _sniff_hdf5(path: Path) -> str:
             return "trajectory" if "traj" in file else "fastmri"
         if projection_file.is_ours(file):
             return "projections"
+        if data_exchange.is_data_exchange(file):
+            return "data-exchange"
         raise FormatError(
             f"{path} is an HDF5 file without k-space or projections, {_contents(file)}; accepted are {ACCEPTED}"
         )

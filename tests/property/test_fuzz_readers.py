@@ -132,7 +132,17 @@ def make_projections(path):
     save_projections(ProjectionScan(integrals(), fan(), slice_grid(fan()), affine, "fuzz", np.exp(-integrals())), path)
 
 
+def make_data_exchange(path):
+    with h5py.File(path, "w") as file:
+        readings = (1000 * np.exp(-integrals())).transpose(1, 0, 2)
+        file.create_dataset("exchange/data", data=readings.astype(np.uint16), chunks=(4, COILS, NY), compression="gzip")
+        file["exchange/data_white"] = np.full((2, COILS, NY), 1000, np.float32)
+        file["exchange/data_dark"] = np.zeros((2, COILS, NY), np.float32)
+        file["exchange/theta"] = np.linspace(0, 180, NX, endpoint=False)
+
+
 MAKERS = {
+    "exchange.h5": make_data_exchange,
     "projections.h5": make_projections,
     "ismrmrd.h5": make_ismrmrd,
     "fastmri.h5": make_fastmri,
@@ -151,6 +161,7 @@ REAL = [
     "twix_skyra_gre2/gre.dat",
     "mat73_brain16/raw_data.mat",
     "radial_cardiac12/radial_cardiac_25_projections.mat",
+    "ct_tooth_parallel/tooth.h5",
 ]
 
 
