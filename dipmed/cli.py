@@ -169,6 +169,60 @@ def recon(
 
 
 @app.command()
+def simulate(
+    volume: Annotated[Path, typer.Argument(help="Image volume, .nii.gz or .nii, or a folder of DICOM slices.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.h5", help="Scan to write.")],
+    modality: Annotated[str, typer.Option(metavar="ct|mri", help="What measures the volume.")],
+    geometry: Annotated[str | None, typer.Option(metavar="parallel|fan", help="CT: rays; by default a fan.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="CT: how many views, evenly.")] = None,
+    photons: Annotated[
+        float | None, typer.Option(metavar="N0", help="CT: photons of each ray without an object; by default no noise.")
+    ] = None,
+    water: Annotated[
+        float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm; by default 0.02.")
+    ] = None,
+    n_coils: Annotated[int | None, typer.Option(min=1, help="MRI: coils on a ring; by default 8.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(metavar="SIGMA", help="MRI: of each sample, in units of the brightest voxel.")
+    ] = None,
+    undersample: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="MRI: lines to measure, e.g. random:R=4,acs=16,seed=0.")
+    ] = None,
+    slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
+    reduce: Annotated[
+        int, typer.Option(metavar="K", help="Reconstruct pixels K times larger than the voxels; 2 or more.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same file.")] = 0,
+    json_file: JsonOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Measure an image volume on a finer grid than is reconstructed; the truth goes to a file beside the scan."""
+    from dipmed.record import simulation_record
+    from dipmed.simulate import check_outputs, make_settings, read_volume, reference_path, save_simulation
+    from dipmed.simulate import simulate as measure
+
+    of_ct = _changes(geometry=geometry, n_views=views, photons=photons, water_per_mm=water)
+    of_mri = _changes(n_coils=n_coils, noise=noise, undersample=undersample)
+    settings = make_settings(modality, of_ct, of_mri, reduce=reduce, seed=seed)
+    chosen = _parse_slices(slices)
+    check_outputs(out, force=force)
+    _check_json(json_file, force=force)
+    parts = "views" if modality == "ct" else "slices"
+    with console.status("reading") as status:
+        result = measure(
+            read_volume(volume, modality),
+            settings,
+            chosen,
+            progress=lambda done, total: status.update(f"measured {done} of {total} {parts}"),
+        )
+    save_simulation(result, out, force=force)
+    _write_json(json_file, simulation_record(result), force=force)
+    for sentence in (*result.assumptions, *result.scan.notes):
+        console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
+    console.print(f"{escape(str(out))}, and the truth in {escape(str(reference_path(out)))}", soft_wrap=True)
+
+
+@app.command()
 def compare(
     file: FileArgument,
     methods: Annotated[

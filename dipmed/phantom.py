@@ -21,7 +21,7 @@ from scipy.special import j1
 from dipmed.patient import MrdGeometry, affine_from_mrd
 from dipmed.scan import KSpaceScan, ShapeError
 
-__all__ = ["Ellipse", "PhantomTruth", "brain_ellipses", "brain_phantom_scan"]
+__all__ = ["Ellipse", "PhantomTruth", "brain_ellipses", "brain_phantom_scan", "coil_profiles"]
 
 FIELD_OF_VIEW_MM = 220.0
 SLICE_THICKNESS_MM = 5.0
@@ -232,6 +232,16 @@ def _waves(x: Float64, y: Float64) -> Complex128:
     return np.exp(2j * np.pi * (fx * x + fy * y)).astype(np.complex128)
 
 
+def coil_profiles(n_coils: int, x: Float64, y: Float64) -> Complex128:
+    """Return the profiles of coils on a ring at points in fields of view from the middle, ``(coil, ...)``."""
+    return _profiles(coil_weights(n_coils), x, y)
+
+
+def _profiles(weights: Complex128, x: Float64, y: Float64) -> Complex128:
+    profiles: Complex128 = np.tensordot(weights, _waves(x, y), axes=1)
+    return profiles
+
+
 def coil_weights(n_coils: int) -> Complex128:
     """Return how much of each plane wave each coil's profile holds, ``(coil, wave)``.
 
@@ -295,7 +305,7 @@ def phantom_truth(ellipses: list[Ellipse], weights: Complex128, shape: tuple[int
         density[ellipse.contains(x, y)] += ellipse.signal
     density = density.reshape(shape[0], SUBPIXELS, shape[1], SUBPIXELS).mean(axis=(1, 3))
 
-    profiles = np.tensordot(weights, _waves(*np.meshgrid(*pixels, indexing="ij")), axes=1)
+    profiles = _profiles(weights, *np.meshgrid(*pixels, indexing="ij"))
     rss = np.sqrt((np.abs(profiles) ** 2).sum(0))
     # the image takes the profiles' common phase, that of their sum after each coil's own turn is taken back
     own_turn = np.exp(-2j * np.pi * (np.arange(len(weights)) + 0.5) / len(weights))

@@ -14,6 +14,7 @@ import numpy as np
 import dipmed
 from dipmed.recon import ReconSettings, ScanResult
 from dipmed.scan import KSpaceScan, ProjectionScan, Scan
+from dipmed.simulate import Simulation
 
 _RECORDED_PACKAGES = ("torch", "numpy", "scipy", "sigpy", "monai", "nibabel", "h5py", "ismrmrd", "twixtools")
 
@@ -131,5 +132,17 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "config": config,
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
+        "versions": versions(),
+    }
+
+
+def simulation_record(simulation: Simulation) -> dict[str, Any]:
+    """What `dipmed simulate --json` writes: how a scan came about."""
+    scan = simulation.scan
+    return {
+        "modality": scan.modality,
+        "settings": asdict(simulation.settings),
+        "assumptions": list(simulation.assumptions),
+        "scan": scan_record(scan),
         "versions": versions(),
     }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.io.cfl import cfl_paths, read_cfl, write_cfl
+from dipmed.io.dicom_series import read_series
 from dipmed.io.files import atomic_write, check_source, check_target, ending_of
 from dipmed.io.montage import write_montage
 from dipmed.io.mrd_image import write_mrd_images
@@ -78,7 +79,8 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
 def load_image(path: str | Path) -> ImageVolume:
     """Read an image from ``.nii.gz``, ``.nii``, ``.npz``, ``.npy`` or ``.cfl``, ``(x, y, z)`` or with frames.
 
-    Two axes are one slice. An image without an affine is put centred at the origin with voxels of 1 mm.
+    A folder is read as a series of DICOM slices, see `dipmed.io.dicom_series`. Two axes are one slice. An image without
+    an affine is put centred at the origin with voxels of 1 mm.
 
     Raises
     ------
@@ -86,6 +88,8 @@ def load_image(path: str | Path) -> ImageVolume:
         When the ending is unknown, or the file is damaged or no image.
     """
     path = Path(path)
+    if path.is_dir():
+        return read_series(path).volume
     reader = _READERS.get(ending_of(path))
     if reader is None:
         raise FormatError(f"{path} cannot be read as an image: its ending should be one of {', '.join(_READERS)}")

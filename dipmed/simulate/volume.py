@@ -1,0 +1,56 @@
+"""From the voxels of a volume to the coarser ones of a reconstruction."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dipmed.patient import check_directions
+from dipmed.scan import DipmedError, GeometryError, ImageVolume
+
+MEMORY_GIB = 8.0
+"""Most memory that a simulation may take."""
+
+
+def check_reduction(reduce: int) -> None:
+    """Refuse to measure on the grid that is reconstructed on, which would make the problem easier than any real one."""
+    if reduce < 2:
+        raise DipmedError(f"--reduce must be 2 or more, so that the simulation knows more than the image, got {reduce}")
+
+
+def check_memory(n_bytes: float, advice: str) -> None:
+    """Refuse what would not fit, with an estimate."""
+    needed = n_bytes / 2**30
+    if needed > MEMORY_GIB:
+        raise DipmedError(f"this simulation needs about {needed:.1f} GiB, and {MEMORY_GIB:g} GiB are allowed; {advice}")
+
+
+def voxel_sizes(volume: ImageVolume) -> tuple[float, float, float]:
+    """Return the voxel sizes in mm of a volume whose slices have perpendicular axes.
+
+    Raises
+    ------
+    GeometryError
+        When they are not perpendicular.
+    """
+    x, y, _ = volume.affine[:3, :3].T
+    normal = np.cross(x, y)
+    if not np.linalg.norm(normal) > 0:
+        raise GeometryError("the axes of the volume do not span a slice")
+    check_directions(*(axis / np.linalg.norm(axis) for axis in (x, y, normal)))
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return float(sizes[0]), float(sizes[1]), float(sizes[2])
+
+
+def from_slice(affine: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+    """Return the affine of a volume that begins with this slice."""
+    moved = affine.copy()
+    moved[:3, 3] += first * affine[:3, 2]
+    return moved
+
+
+def generator_for(seed: int, number: int) -> torch.Generator:
+    """Return the source of randomness of one slice: it has the same noise whichever others are simulated with it."""
+    state = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
