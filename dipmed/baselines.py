@@ -201,7 +201,7 @@ def _solve(
 
 def _norm_bound(A: LinearOperator) -> float:
     """A bound of the operator's norm that is close; on a Cartesian grid it is 1 for normalised maps."""
-    if isinstance(A, CartesianMRI):
+    if isinstance(A, CartesianMRI) and A.domain.shape[0] == 1:
         return float(A.maps.abs().square().sum(dim=0).max()) ** 0.5
     return norm_bound(A)
 

@@ -49,6 +49,9 @@ SplitOption = Annotated[
     bool,
     typer.Option("--split-readout", help="Take a 3-D Cartesian scan slice by slice, across its fully sampled readout."),
 ]
+SetsOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Sets of ESPIRiT maps; 2 for a field of view smaller than the object.")
+]
 CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
 ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many of the views, evenly.")]
 MatrixOption = Annotated[
@@ -110,6 +113,7 @@ def recon(
     undersample: UndersampleOption = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
     maps: MapsOption = "espirit",
+    map_sets: SetsOption = 1,
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
@@ -124,7 +128,11 @@ def recon(
     seed: SeedOption = 0,
     json_file: JsonOption = None,
     complex_image: Annotated[
-        bool, typer.Option("--complex", help="Keep the complex image, not its magnitude.")
+        bool,
+        typer.Option(
+            "--complex",
+            help="Keep the complex image, not its magnitude; of several map sets with the phase of the first.",
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
@@ -142,6 +150,7 @@ def recon(
         undersample=undersample,
         mask=mask,
         maps=maps,
+        map_sets=map_sets,
         n_coils=coils,
         join_frames=join_frames,
         split_readout=split_readout,
@@ -241,6 +250,7 @@ def compare(
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings of the fits by name.")] = None,
     iterations: IterationsOption = None,
     maps: MapsOption = "espirit",
+    map_sets: SetsOption = 1,
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
@@ -268,6 +278,7 @@ def compare(
         changes=_changes(iterations=iterations, seed=seed),
         undersample=undersample,
         maps=maps,
+        map_sets=map_sets,
         n_coils=coils,
         join_frames=join_frames,
         split_readout=split_readout,

@@ -20,7 +20,7 @@ from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
-from operators import NonCartesianMRI, SliceProjector, field_of_view_mm, volume_of_view_mm
+from operators import NonCartesianMRI, SliceProjector, combine_sets, field_of_view_mm, volume_of_view_mm
 from operators.ct_geometry import Beam
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
@@ -152,7 +152,7 @@ def _run(
         observer=snapshots if method.is_fit else None,
     )
     result = reconstructor(job.y, job.A)
-    image = _to_score(result.image[0].cpu().numpy())
+    image = _to_score(combine_sets(result.image)[0].cpu().numpy())
     scores = score(image, reference, support)
     row: dict[str, Any] = {
         "method": name,
@@ -192,7 +192,7 @@ def find_reference(
             f"this scan is not fully sampled ({full.mask.mean():.0%} of its locations are), so it cannot be its own "
             "reference; give one with --reference FILE, or use `dipmed recon`"
         )
-    image, support = reference_image(full.kspace[0, 0])
+    image, support = reference_image(full.kspace[0, 0], n_sets=settings.map_sets)
     return np.abs(image).astype(np.float32), support
 
 
@@ -213,8 +213,9 @@ def _reference_along_trajectory(
         )
     job = next(jobs(full, replace(settings, undersample=None), torch.device("cpu")))
     assert isinstance(job.A, NonCartesianMRI)  # noqa: S101  # the operator of a trajectory
-    image = job.A.adjoint(job.y)[0].numpy()
-    return np.abs(image).astype(np.float32), (job.A.maps != 0).any(dim=0).numpy()
+    image = combine_sets(job.A.adjoint(job.y))[0].numpy()
+    seen = (job.A.maps != 0).flatten(0, -job.A.ndim - 1).any(dim=0)
+    return np.abs(image).astype(np.float32), seen.numpy()
 
 
 def _reference_of_projections(

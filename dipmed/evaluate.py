@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dipmed.calib.coils import estimate_maps
 from dipmed.scan import Complex64, DipmedError, ShapeError
+from operators.coils import combine_sets
 from operators.fourier import centred_ifft
 
 WINDOW = 7
@@ -47,10 +48,11 @@ class Scores:
     nrmse_raw: float
 
 
-def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, NDArray[np.bool_]]:
+def reference_image(kspace: Complex64, n_calib: int = 24, n_sets: int = 1) -> tuple[Complex64, NDArray[np.bool_]]:
     """Combine the coils of a fully sampled scan, with ESPIRiT maps from its centre.
 
-    ``x = Σ conj(s_c) F⁻¹ y_c`` with ``Σ|s_c|² = 1`` on the support of the maps and 0 outside.
+    ``x = Σ conj(s_c) F⁻¹ y_c`` with ``Σ|s_c|² = 1`` on the support of the maps and 0 outside; the images of several
+    sets of maps are combined as `operators.combine_sets` does.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, ND
         ``(coil, x, y[, z])``, fully sampled.
     n_calib
         Width of the calibration region along each axis.
+    n_sets
+        Sets of maps.
 
     Returns
     -------
@@ -72,8 +76,11 @@ def reference_image(kspace: Complex64, n_calib: int = 24) -> tuple[Complex64, ND
         When no maps can be estimated.
     """
     full = np.ones(kspace.shape[1:], dtype=bool)
-    maps = estimate_maps(kspace, full, calib_width=n_calib).cropped
+    maps = estimate_maps(kspace, full, calib_width=n_calib, n_sets=n_sets).cropped
     coil_images = centred_ifft(torch.from_numpy(np.ascontiguousarray(kspace)), kspace.ndim - 1).numpy()
+    if n_sets > 1:
+        images = np.stack([np.sum(one.conj() * coil_images, axis=0) for one in maps])
+        return combine_sets(torch.from_numpy(images))[0].numpy(), np.asarray(maps.any(axis=(0, 1)))
     image: Complex64 = np.sum(maps.conj() * coil_images, axis=0)
     return image, np.asarray(maps.any(axis=0))
 
@@ -167,7 +174,7 @@ class SnapshotScores:
 
     def __call__(self, iteration: int, image: Tensor) -> None:
         start = time.perf_counter()
-        scores = score(image, self._reference, self._support)
+        scores = score(combine_sets(image), self._reference, self._support)
         self.curve.append((iteration, scores.psnr, scores.ssim))
         self.seconds += time.perf_counter() - start
 

@@ -46,6 +46,7 @@ from operators import (
     MRIOperator,
     NonCartesianMRI,
     SliceProjector,
+    combine_sets,
     density_compensation,
     hounsfield,
     make_mask,
@@ -75,6 +76,8 @@ class ReconSettings:
         then positions along the readout.
     maps
         ``"espirit"``, ``"jsense"``, or a file of sensitivity maps.
+    map_sets
+        Sets of ESPIRiT maps, more than one where the field of view is smaller than the object.
     n_coils
         Virtual coils to compress to; None keeps all.
     slices
@@ -99,6 +102,7 @@ class ReconSettings:
     join_frames: bool = False
     split_readout: bool = False
     maps: str = "espirit"
+    map_sets: int = 1
     n_coils: int | None = None
     slices: tuple[int, int] | None = None
     views: int | None = None
@@ -199,6 +203,7 @@ _FOR_KSPACE = {
     "mask": "--mask",
     "join_frames": "--join-frames",
     "split_readout": "--split-readout",
+    "map_sets": "--map-sets",
     "n_coils": "--coils",
 }
 _FOR_PROJECTIONS = {"views": "--views", "matrix": "--matrix", "hounsfield": "--hounsfield", "water": "--water"}
@@ -208,7 +213,7 @@ def _check_choices(scan: Scan, settings: ReconSettings) -> None:
     """Refuse what makes sense for the other kind of scan only."""
     is_kspace = isinstance(scan, KSpaceScan)
     for name, option in (_FOR_PROJECTIONS if is_kspace else _FOR_KSPACE).items():
-        if getattr(settings, name):
+        if getattr(settings, name) != getattr(ReconSettings, name):
             kind, other = ("k-space", "projections") if is_kspace else ("projections", "k-space")
             raise DipmedError(f"{option} is for {other}, but this scan holds {kind}")
 
@@ -347,6 +352,8 @@ def _projection_jobs(scan: ProjectionScan, device: torch.device) -> Iterator[Job
 
 def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
     """Yield the images of k-space, with their sensitivity maps."""
+    if settings.map_sets > 1 and settings.maps != "espirit":
+        raise DipmedError("several sets of maps are found by --maps espirit; a file holds one set")
     from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan, settings)
     variance = None
     if scan.noise_covariance is not None:
@@ -361,14 +368,19 @@ def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device
         for index in range(scan.n_slices):
             given = None if from_file is None else from_file[index]
             if density is None:
-                y, A, A_final = _on_grid(scan, frame, index, settings.maps, given, volume)
+                y, A, A_final = _on_grid(scan, frame, index, settings, given, volume)
             else:
-                y, A, A_final = _along_trajectory(scan, frame, index, density, settings.maps, given)
+                y, A, A_final = _along_trajectory(scan, frame, index, density, settings, given)
             yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
 
 
 def _on_grid(
-    scan: KSpaceScan, frame: int, index: int, method: str, given: Complex64 | None, volume: VolumeReference | None
+    scan: KSpaceScan,
+    frame: int,
+    index: int,
+    settings: ReconSettings,
+    given: Complex64 | None,
+    volume: VolumeReference | None,
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one Cartesian image."""
     y, mask = scan.kspace[frame, index], _mask(scan)[frame, index]
@@ -376,19 +388,19 @@ def _on_grid(
     if given is not None:
         return data, CartesianMRI(torch.from_numpy(given), sampled), None
     calibration = None if scan.calibration is None else scan.calibration[0, index]
-    found = estimate_maps(y, mask, method, calibration=calibration, volume=volume)
+    found = estimate_maps(y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets)
     maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     return data, CartesianMRI(maps, sampled), CartesianMRI(wide, sampled)
 
 
 def _along_trajectory(
-    scan: KSpaceScan, frame: int, index: int, density: Tensor, method: str, given: Complex64 | None
+    scan: KSpaceScan, frame: int, index: int, density: Tensor, settings: ReconSettings, given: Complex64 | None
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
     y, positions = scan.kspace[frame, index], _positions(scan, frame)
     if given is None:
         centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
-        found = estimate_maps(centre, mask, method)
+        found = estimate_maps(centre, mask, settings.maps, n_sets=settings.map_sets)
         maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     else:
         maps = wide = torch.from_numpy(given)
@@ -498,7 +510,7 @@ def _for_image(
 
 
 def _assemble(parts: list[Reconstruction], scan: Scan) -> ImageVolume:
-    images = np.stack([part.image[0].cpu().numpy() for part in parts])
+    images = np.stack([combine_sets(part.image)[0].cpu().numpy() for part in parts])
     n_frames = _n_frames(scan)
     frames = images.reshape(n_frames, scan.n_slices, *images.shape[1:])
     data = frames[:, 0] if scan.ndim == 3 else np.moveaxis(frames, 1, -1)

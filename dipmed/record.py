@@ -129,6 +129,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "views": settings.views,
         "unit": result.unit,
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",
+        "map_sets": settings.map_sets,
         "config": config,
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),

@@ -3,7 +3,7 @@
 from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled, Space, Sum
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
-from operators.coils import Sensitivity
+from operators.coils import Sensitivity, combine_sets
 from operators.ct_cone import ConeBeam, PosedBeam, posed, volume_grid, volume_of_view_mm
 from operators.ct_coverage import missing_directions
 from operators.ct_filtered import FilteredProjector
@@ -53,6 +53,7 @@ __all__ = [
     "batch_test",
     "centred_fft",
     "centred_ifft",
+    "combine_sets",
     "density_compensation",
     "dot_test",
     "field_of_view_mm",

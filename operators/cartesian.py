@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator, Space
-from operators.coils import check_maps, combine_coils
+from operators.coils import check_maps, combine_coils, n_map_sets, spread_coils
 from operators.errors import ShapeError
 from operators.sampling import check_mask
 
@@ -24,7 +24,9 @@ class CartesianMRI(LinearOperator):
     Parameters
     ----------
     maps
-        Sensitivity maps, complex ``(coil, x, y[, z])``. Kept as the buffer ``maps``.
+        Sensitivity maps, complex ``(coil, x, y[, z])``, or several sets of them ``(set, coil, x, y[, z])`` where more
+        than one part of an object folds into a voxel: then an image is ``(set, x, y[, z])``, and a coil sees the sum of
+        what each set shows it (soft SENSE; Uecker et al., 2014, doi:10.1002/mrm.24751). Kept as the buffer ``maps``.
     mask
         Which locations were sampled, bool ``(x, y[, z])``, the centre of k-space at index ``n // 2``. Kept as the
         buffer ``mask``; for another mask use `with_mask`.
@@ -54,14 +56,15 @@ class CartesianMRI(LinearOperator):
     _corner_mask: Tensor
 
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
-        check_maps(maps)
         check_mask(mask)
-        if maps.shape[1:] != mask.shape:
+        check_maps(maps, mask.ndim)
+        if maps.shape[-mask.ndim :] != mask.shape or maps.ndim - mask.ndim not in (1, 2):
             raise ShapeError(
                 f"maps and mask must cover the same matrix: maps are (coil, {_sizes(maps.shape[1:])}), "
                 f"the mask is ({_sizes(mask.shape)})"
             )
-        super().__init__(Space((1, *mask.shape)), Space(tuple(maps.shape)))
+        n_sets = n_map_sets(maps, mask.ndim)
+        super().__init__(Space((n_sets, *mask.shape)), Space(tuple(maps.shape[-mask.ndim - 1 :])))
         self.ndim = mask.ndim
         self.register_buffer("maps", maps.detach())
         self.register_buffer("mask", mask.detach().to(maps.device))
@@ -105,20 +108,20 @@ class CartesianMRI(LinearOperator):
         self._prepare()
 
     def _forward(self, x: Tensor) -> Tensor:
-        images = x * _like(self._image_phase, x) * self.maps.to(x.dtype)
+        images = spread_coils(x * _like(self._image_phase, x), self.maps.to(x.dtype), self.ndim)
         return torch.fft.fftn(images, dim=self._dim, norm="ortho").mul_(_like(self._sampling, x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
         # all conjugated: fft(conj z) = conj(ifft(z)), and conj(maps) would be a copy of the maps
         kspace = y.conj_physical().mul_(_like(self._sampling, y))
         images = torch.fft.fftn(kspace, dim=self._dim, norm="ortho")
-        image = combine_coils(images, self.maps.to(y.dtype))
+        image = combine_coils(images, self.maps.to(y.dtype), self.ndim)
         return image.mul_(_like(self._image_phase, y)).conj_physical()
 
     def _normal(self, x: Tensor) -> Tensor:
         maps = self.maps.to(x.dtype)
-        kspace = self._transform_varying(x * maps).conj_physical_().mul_(self._corner_mask)
-        return combine_coils(self._transform_varying(kspace), maps).conj_physical()
+        kspace = self._transform_varying(spread_coils(x, maps, self.ndim)).conj_physical_().mul_(self._corner_mask)
+        return combine_coils(self._transform_varying(kspace), maps, self.ndim).conj_physical()
 
     def _transform_varying(self, x: Tensor) -> Tensor:
         return torch.fft.fftn(x, dim=self._varying, norm="ortho") if self._varying else x

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator, Space
 from operators.cartesian import CartesianMRI
-from operators.coils import check_maps, combine_coils
+from operators.coils import check_maps, combine_coils, n_map_sets, spread_coils
 from operators.errors import DipmedError, ShapeError
 from operators.nufft import NonUniformFourier, check_trajectory
 
@@ -24,7 +24,8 @@ class NonCartesianMRI(LinearOperator):
     Parameters
     ----------
     maps
-        Sensitivity maps, complex ``(coil, x, y[, z])``. Kept as the buffer ``maps``.
+        Sensitivity maps, complex ``(coil, x, y[, z])``, or several sets of them ``(set, coil, x, y[, z])``, see
+        `CartesianMRI`. Kept as the buffer ``maps``.
     trajectory
         Positions in cycles per field of view, real ``(sample, dimension)``. Kept as the buffer ``trajectory``.
     weights
@@ -61,13 +62,15 @@ class NonCartesianMRI(LinearOperator):
         weights: Tensor | None = None,
         backend: str | None = None,
     ) -> None:
-        check_maps(maps)
-        matrix = tuple(maps.shape[1:])
+        ndim = trajectory.shape[-1] if trajectory.ndim == 2 else None
+        check_maps(maps, ndim)
+        matrix = tuple(maps.shape[2:] if maps.ndim - 2 == ndim else maps.shape[1:])
         check_trajectory(trajectory, matrix)
         weights = torch.ones(len(trajectory)) if weights is None else weights.detach()
         _check_weights(weights, len(trajectory))
-        super().__init__(Space((1, *matrix)), Space((maps.shape[0], len(trajectory))))
-        self.transform = NonUniformFourier(tuple(maps.shape), trajectory.to(maps.device), backend)
+        coils = tuple(maps.shape[-len(matrix) - 1 :])
+        super().__init__(Space((n_map_sets(maps, len(matrix)), *matrix)), Space((coils[0], len(trajectory))))
+        self.transform = NonUniformFourier(coils, trajectory.to(maps.device), backend)
         self.register_buffer("maps", maps.detach())
         self.register_buffer("weights", weights.to(maps.device))
         self._prepare()
@@ -87,7 +90,7 @@ class NonCartesianMRI(LinearOperator):
     @property
     def ndim(self) -> int:
         """Number of dimensions of the image."""
-        return self.maps.ndim - 1
+        return len(self.domain.shape) - 1
 
     @property
     def mask(self) -> Tensor:
@@ -112,20 +115,20 @@ class NonCartesianMRI(LinearOperator):
         return samples * self._root
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.transform._forward(x * self.maps.to(x.dtype)) * self._real(self._root, x)
+        return self.transform._forward(spread_coils(x, self.maps.to(x.dtype), self.ndim)) * self._real(self._root, x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         images = self.transform._adjoint(y * self._real(self._root, y))
-        return combine_coils(images.conj_physical(), self.maps.to(y.dtype)).conj_physical()
+        return combine_coils(images.conj_physical(), self.maps.to(y.dtype), self.ndim).conj_physical()
 
     def _normal(self, x: Tensor) -> Tensor:
         maps = self.maps.to(x.dtype)
         matrix = self.domain.shape[1:]
         dim = tuple(range(-len(matrix), 0))
-        spectrum = torch.fft.fftn(x * maps, s=[2 * n for n in matrix], dim=dim)
+        spectrum = torch.fft.fftn(spread_coils(x, maps, self.ndim), s=[2 * n for n in matrix], dim=dim)
         images = torch.fft.ifftn(spectrum.mul_(self._real(self._spectrum, x)), dim=dim)
         images = images[(..., *(slice(0, n) for n in matrix))]
-        return combine_coils(images.conj_physical(), maps).conj_physical()
+        return combine_coils(images.conj_physical(), maps, self.ndim).conj_physical()
 
     def _real(self, factor: Tensor, x: Tensor) -> Tensor:
         return factor.to(torch.float64 if x.dtype == torch.complex128 else torch.float32)

@@ -28,10 +28,11 @@ class CoilMaps:
     Parameters
     ----------
     maps
-        ``(coil, x, y[, z])`` with ``Σ|s|² = 1`` on the support and in a margin around it, 0 in the air.
+        ``(coil, x, y[, z])`` with ``Σ|s|² = 1`` on the support and in a margin around it, 0 in the air. Several sets
+        are ``(set, coil, x, y[, z])``, orthonormal in each voxel.
     support
-        ``(x, y[, z])``, true where the calibration data are explained well. A narrow support keeps aliasing down; the
-        margin may still hold a faint edge of the object.
+        ``(x, y[, z])``, of several sets ``(set, 1, x, y[, z])``: true where the calibration data are explained well. A
+        narrow support keeps aliasing down; the margin may still hold a faint edge of the object.
     """
 
     maps: Complex64
@@ -112,6 +113,7 @@ def estimate_maps(
     crop: float = 0.8,
     calib_width: int | None = None,
     volume: VolumeReference | None = None,
+    n_sets: int = 1,
 ) -> CoilMaps:
     """Estimate sensitivity maps from the centre of k-space or from a separate calibration.
 
@@ -137,6 +139,9 @@ def estimate_maps(
         Largest width of the calibration region per axis, `CALIBRATION_WIDTH` by default; never more than was sampled.
     volume
         What this slice shares with others of its volume; a slice of air then has maps that are zero everywhere.
+    n_sets
+        ESPIRiT: sets of maps, more than one where the field of view is smaller than the object, so that more than one
+        part of it lies in a voxel.
 
     Returns
     -------
@@ -151,20 +156,23 @@ def estimate_maps(
         When there is nothing to calibrate on; the message says what to use instead.
     """
     _check(kspace, mask, method, calibration)
+    _check_sets(n_sets, len(kspace), method)
     if len(kspace) == 1:
         return CoilMaps(np.ones_like(kspace, dtype=np.complex64), np.ones(mask.shape, dtype=bool))
     data, sampled = _calibration_data(kspace, mask, calibration)
     if not data.any():
         if volume is not None:
-            return CoilMaps(np.zeros_like(kspace), np.zeros(mask.shape, dtype=bool))
+            sets = (n_sets, 1) if n_sets > 1 else ()
+            shape = (*sets[:1], *kspace.shape)
+            return CoilMaps(np.zeros(shape, dtype=np.complex64), np.zeros((*sets, *mask.shape), dtype=bool))
         raise DipmedError("the calibration data are all zero, so no sensitivity maps can be estimated")
-    limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape)
+    limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape[-2:])
     # in virtual coils ordered by energy, the first one is the phase reference and dead coils come last
     rotation = _directions([_central_box(data, sampled, limit)]) if volume is None else volume.rotation
     virtual = np.tensordot(rotation, data, axes=1).astype(np.complex64)
     if method == "espirit":
         signal = None if volume is None else volume.signal
-        maps, eigenvalues = espirit_maps(virtual, sampled, limit, signal)
+        maps, eigenvalues = espirit_maps(virtual, sampled, limit, signal, n_sets, crop)
         maps, support = maps * (eigenvalues > min(crop, MARGIN_CROP)), eigenvalues > crop
     else:
         maps = jsense_maps(virtual, sampled, limit)
@@ -174,7 +182,8 @@ def estimate_maps(
             "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
             "is not in the middle of the array; use --maps jsense or --maps FILE"
         )
-    rotated = np.tensordot(rotation.conj().T, maps, axes=1)
+    back = rotation.conj().T
+    rotated = np.tensordot(back, maps, axes=1) if n_sets == 1 else np.stack([np.tensordot(back, s, 1) for s in maps])
     return CoilMaps(np.ascontiguousarray(rotated, dtype=np.complex64), support)
 
 
@@ -234,6 +243,13 @@ def _check(kspace: Complex64, mask: NDArray[np.bool_], method: str, calibration:
         raise ShapeError(f"the calibration must be laid out as the k-space {kspace.shape}, got {calibration.shape}")
     if method not in MAP_METHODS:
         raise DipmedError(f"maps are estimated by {' or '.join(MAP_METHODS)}, got {method!r}")
+
+
+def _check_sets(n_sets: int, n_coils: int, method: str) -> None:
+    if not 1 <= n_sets <= n_coils:
+        raise DipmedError(f"there can be 1 to {n_coils} sets of maps here, as many as coils, got {n_sets}")
+    if n_sets > 1 and method != "espirit":
+        raise DipmedError(f"several sets of maps are found by ESPIRiT, not by {method}; use --maps espirit")
 
 
 def _central_box(data: Complex64, sampled: NDArray[np.bool_], limit: int) -> NDArray[np.complex128]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dipmed.calib.centre import calibration_width
+from dipmed.calib.map_sets import calibration_blocks, espirit_sets
 from dipmed.scan import Complex64, DipmedError
 from operators.fourier import centred_ifft
 
@@ -25,7 +26,12 @@ JSENSE_SUPPORT = 0.05
 
 
 def espirit_maps(
-    virtual: Complex64, sampled: NDArray[np.bool_], limit: int, signal: float | None = None
+    virtual: Complex64,
+    sampled: NDArray[np.bool_],
+    limit: int,
+    signal: float | None = None,
+    n_sets: int = 1,
+    crop: float = 0.8,
 ) -> tuple[Complex64, NDArray[np.float32]]:
     """ESPIRiT maps of virtual coils, the first of which is the phase reference, and their eigenvalues.
 
@@ -36,6 +42,9 @@ def espirit_maps(
     maps are continuous along the readout and air gets none. For one slice of such a volume, ``signal`` is the largest
     `calibration_signal` of all slices.
 
+    Several sets of maps are ``(set, coil, x, y[, z])`` with eigenvalues ``(set, 1, x, y[, z])``, see
+    `dipmed.calib.map_sets.espirit_sets`.
+
     Raises
     ------
     DipmedError
@@ -43,8 +52,8 @@ def espirit_maps(
     """
     width = _block_width(sampled, limit)
     if virtual.ndim == 4:
-        return _espirit_positions(virtual, calibration_width(sampled)[0], width)
-    return _espirit_2d(virtual, width, THRESHOLD) if signal is None else _espirit_slice(virtual, width, signal)
+        return _espirit_positions(virtual, calibration_width(sampled)[0], width, n_sets, crop)
+    return _espirit_slice(virtual, width, signal, n_sets, crop)
 
 
 def calibration_signal(data: Complex64, sampled: NDArray[np.bool_], limit: int) -> float:
@@ -100,7 +109,7 @@ def jsense_maps(virtual: Complex64, sampled: NDArray[np.bool_], limit: int) -> C
     return _rotate_to_first(np.nan_to_num(maps) * support)
 
 
-def _espirit_2d(virtual: Complex64, width: int, threshold: float) -> tuple[Complex64, NDArray[np.float32]]:
+def _espirit_one(virtual: Complex64, width: int, threshold: float) -> tuple[Complex64, NDArray[np.float32]]:
     import sigpy.mri.app
 
     app = sigpy.mri.app.EspiritCalib(
@@ -118,7 +127,9 @@ def _espirit_2d(virtual: Complex64, width: int, threshold: float) -> tuple[Compl
     return np.nan_to_num(maps), np.nan_to_num(eigenvalues).real.astype(np.float32).reshape(maps.shape[1:])
 
 
-def _espirit_positions(virtual: Complex64, width_x: int, width: int) -> tuple[Complex64, NDArray[np.float32]]:
+def _espirit_positions(
+    virtual: Complex64, width_x: int, width: int, n_sets: int, crop: float
+) -> tuple[Complex64, NDArray[np.float32]]:
     n_coils, n_x, n_y, n_z = virtual.shape
     start = n_x // 2 - width_x // 2
     central = np.zeros_like(virtual)
@@ -126,28 +137,35 @@ def _espirit_positions(virtual: Complex64, width_x: int, width: int) -> tuple[Co
     lines = torch.from_numpy(np.moveaxis(central, 1, -1).copy())
     hybrid = np.moveaxis(centred_ifft(lines, 1).numpy(), -1, 0)
     signal = max(_largest_singular_value(position, width) for position in hybrid)
-    maps = np.zeros((n_x, n_coils, n_y, n_z), dtype=np.complex64)
-    eigenvalues = np.zeros((n_x, n_y, n_z), dtype=np.float32)
+    sets = () if n_sets == 1 else (n_sets,)
+    maps = np.zeros((*sets, n_coils, n_x, n_y, n_z), dtype=np.complex64)
+    eigenvalues = np.zeros((*(() if n_sets == 1 else (n_sets, 1)), n_x, n_y, n_z), dtype=np.float32)
     for index, position in enumerate(hybrid):
-        maps[index], eigenvalues[index] = _espirit_slice(np.ascontiguousarray(position), width, signal)
-    return np.ascontiguousarray(np.moveaxis(maps, 0, 1)), eigenvalues
+        found = _espirit_slice(np.ascontiguousarray(position), width, signal, n_sets, crop)
+        maps[..., index, :, :], eigenvalues[..., index, :, :] = found
+    return maps, eigenvalues
 
 
-def _espirit_slice(virtual: Complex64, width: int, signal: float) -> tuple[Complex64, NDArray[np.float32]]:
-    """ESPIRiT of one slice whose noise is judged against the ``signal`` of the strongest one."""
-    largest = _largest_singular_value(virtual, width)
-    if largest <= THRESHOLD * signal:
-        return np.zeros_like(virtual), np.zeros(virtual.shape[1:], dtype=np.float32)
-    return _espirit_2d(virtual, width, THRESHOLD * signal / largest)
+def _espirit_slice(
+    virtual: Complex64, width: int, signal: float | None, n_sets: int, crop: float
+) -> tuple[Complex64, NDArray[np.float32]]:
+    """ESPIRiT of one slice whose noise is judged against the ``signal`` of the strongest one, if there are others."""
+    threshold = THRESHOLD
+    if signal is not None:
+        largest = _largest_singular_value(virtual, width)
+        if largest <= THRESHOLD * signal:
+            shape = virtual.shape[1:]
+            empty = np.zeros_like(virtual), np.zeros(shape, dtype=np.float32)
+            return empty if n_sets == 1 else (np.stack([empty[0]] * n_sets), np.stack([empty[1][None]] * n_sets))
+        threshold = THRESHOLD * signal / largest
+    if n_sets == 1:
+        return _espirit_one(virtual, width, threshold)
+    return espirit_sets(virtual, width, KERNEL_WIDTH, threshold, n_sets, crop)
 
 
 def _largest_singular_value(kspace: Complex64, width: int) -> float:
-    """Largest singular value of the calibration matrix of ``(coil, y, z)``, as ESPIRiT forms it."""
-    y, z = (n // 2 - width // 2 for n in kspace.shape[1:])
-    region = kspace[:, y : y + width, z : z + width]
-    blocks = np.lib.stride_tricks.sliding_window_view(region, (KERNEL_WIDTH, KERNEL_WIDTH), axis=(1, 2))
-    matrix = np.moveaxis(blocks, 0, 2).reshape(-1, kspace.shape[0] * KERNEL_WIDTH**2)
-    return float(np.linalg.norm(matrix, ord=2))
+    blocks = calibration_blocks(kspace, width, KERNEL_WIDTH)
+    return float(np.linalg.norm(blocks.reshape(len(blocks), -1), ord=2))
 
 
 def _rotate_to_first(maps: Complex64) -> Complex64:

@@ -8,17 +8,20 @@ from torch.nn import functional
 
 
 def to_channels(x: Tensor) -> Tensor:
-    """Turn complex ``(batch, 1, x, y[, z])`` into real ``(batch, 2, x, y[, z])``; a real image is its own channel."""
+    """Turn complex ``(batch, set, x, y[, z])`` into real ``(batch, 2 set, x, y[, z])``; a real image stays as it is.
+
+    Real and imaginary part of one set are neighbours.
+    """
     if not x.is_complex():
         return x.contiguous()
-    return torch.view_as_real(x.squeeze(1)).movedim(-1, 1).contiguous()
+    return torch.view_as_real(x).movedim(-1, 2).flatten(1, 2).contiguous()
 
 
 def to_image(channels: Tensor) -> Tensor:
-    """Undo `to_channels`: two channels are one complex image, one channel is a real one."""
+    """Undo `to_channels`: each two channels are a complex image, one channel is a real one."""
     if channels.shape[1] == 1:
         return channels
-    return torch.complex(channels[:, 0], channels[:, 1]).unsqueeze(1)
+    return torch.complex(channels[:, 0::2], channels[:, 1::2])
 
 
 def pad_to_multiple(x: Tensor, multiple: int, ndim: int) -> Tensor:
