@@ -17,7 +17,8 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
     """Read k-space or projections from a file of any supported format, found by its content.
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
-    NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file and Data-Exchange.
+    NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file,
+    Data-Exchange, and MATLAB structures as of the Helsinki Tomography Challenge 2022.
 
     Parameters
     ----------
@@ -64,6 +65,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
         bart_file,
         data_exchange,
         fastmri_file,
+        htc_file,
         ismrmrd_file,
         matlab_file,
         numpy_file,
@@ -84,6 +86,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
         "bart": bart_file.read,
         "data-exchange": data_exchange.read,
         "fastmri": fastmri_file.read,
+        "htc": htc_file.read,
         "matlab": matlab_file.read,
         "numpy": numpy_file.read,
         "projections": projection_file.read,

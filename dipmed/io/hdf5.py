@@ -65,6 +65,22 @@ def find_dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
     return item
 
 
+def find_group(group: h5py.Group, name: str) -> h5py.Group | None:
+    """Return a group in a group, or None when there is none of that name.
+
+    Raises
+    ------
+    FormatError
+        When it lies in another file, which might be any file of this computer.
+    """
+    import h5py
+
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise _elsewhere(group, name)
+    item = group.get(name)
+    return item if isinstance(item, h5py.Group) else None
+
+
 def read_array(dataset: h5py.Dataset) -> NDArray[Any]:
     """Read a whole numeric data set after its size was compared with what the file holds.
 

@@ -1,4 +1,4 @@
-"""Numeric arrays in MATLAB's v5 files (``save -v6`` and ``-v7``), read without trust in the sizes that they declare.
+"""Arrays and structures of MATLAB's v5 files (``save -v6`` and ``-v7``), read without trust in their declared sizes.
 
 The layout is MathWorks' "MAT-File Format", level 5. SciPy reads these files too, but does not tell which
 variables are complex before it reads them, and allocates what the file asks for.
@@ -23,21 +23,40 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_STRUCTURE, _CHARACTERS = 2, 4
+_TEXTS = {2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16"}
 _COMPLEX_FLAG = 0x0800
+_MOST_FIELDS, _MOST_DEPTH = 200, 4
 _HEAD_BYTES = 1024  # flags, sizes and name of an array, before its numbers
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where an element lies in the file: its first byte, length, and whether it is packed."""
+
+    start: int
+    n_bytes: int
+    is_packed: bool
+
+
+@dataclass(frozen=True)
 class MatVariable:
-    """A numeric array in the file, and where it lies: its element's first byte, length and packing."""
+    """A numeric array in the file, and where it lies."""
 
     name: str
     shape: tuple[int, ...]
     is_complex: bool
     dtype: str
-    start: int
-    n_bytes: int
-    is_packed: bool
+    place: _Place
+
+
+@dataclass(frozen=True)
+class MatStructure:
+    """A single structure in the file, the names of its fields, and where it lies."""
+
+    name: str
+    fields: tuple[str, ...]
+    place: _Place
 
 
 def list_variables(path: Path) -> dict[str, MatVariable]:
@@ -48,13 +67,42 @@ def list_variables(path: Path) -> dict[str, MatVariable]:
     FormatError
         When it is no MATLAB v5 file or is truncated.
     """
+    found = (_as_variable(head, place) for _, head, _, place in _top_level(path))
+    return {variable.name: variable for variable in found if variable is not None}
+
+
+def list_structures(path: Path) -> dict[str, MatStructure]:
+    """Return the structures at the top level of the file, those that are no arrays of structures.
+
+    Raises
+    ------
+    FormatError
+        When it is no MATLAB v5 file or is truncated.
+    """
+    found = {}
+    for content, head, order, place in _top_level(path):
+        if head.kind == _STRUCTURE and set(head.shape) == {1}:
+            try:
+                names = _field_names(content, order, head)[0]
+            except (struct.error, ValueError) as error:
+                raise _damaged(path, error) from error
+            found[head.name] = MatStructure(head.name, names, place)
+    return found
+
+
+def read_structure(path: Path, structure: MatStructure) -> dict[str, Any]:
+    """Read a structure: numeric arrays, texts and structures in it by their names, None for anything else.
+
+    Raises
+    ------
+    FormatError
+        When its bytes are damaged.
+    """
     try:
-        with path.open("rb") as file:
-            order = _byte_order(file, path)
-            found = [_describe(file, order, *element) for element in _elements(file, order, path)]
+        content, order = _content(path, structure.place, structure.name)
+        return _fields(content, order, f"{path}: {structure.name}", 0)
     except (struct.error, zlib.error, OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    return {variable.name: variable for variable in found if variable is not None}
 
 
 def read_variable(path: Path, variable: MatVariable) -> NDArray[Any]:
@@ -66,13 +114,8 @@ def read_variable(path: Path, variable: MatVariable) -> NDArray[Any]:
         When its bytes are damaged, or do not fit the shape that it declares.
     """
     try:
-        with path.open("rb") as file:
-            order = _byte_order(file, path)
-            file.seek(variable.start)
-            content = file.read(variable.n_bytes)
-        if variable.is_packed:
-            content = _unpack(content, order, f"{path}: {variable.name}")
-        return _numbers(content, order, variable, path)
+        content, order = _content(path, variable.place, variable.name)
+        return _numbers(content, order, variable, f"{path}: {variable.name}")
     except (struct.error, zlib.error, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -105,24 +148,94 @@ def _elements(file: IO[bytes], order: str, path: Path) -> Iterator[tuple[int, in
         start += 8 + n_bytes
 
 
-def _describe(file: IO[bytes], order: str, start: int, n_bytes: int, is_packed: bool) -> MatVariable | None:
-    file.seek(start)
-    head = file.read(min(n_bytes, _HEAD_BYTES))
-    if is_packed:
-        head = zlib.decompressobj().decompress(head, _HEAD_BYTES)[8:]
-    if not head:
-        return None  # an empty array
-    _, flags_at, _, following = _element(head, order, 0)
-    flags = struct.unpack_from(order + "I", head, flags_at)[0]
-    if flags & 0xFF not in _CLASSES:
+@dataclass(frozen=True)
+class _Head:
+    """What an array says of itself before its content, which starts at `at`."""
+
+    kind: int
+    is_complex: bool
+    shape: tuple[int, ...]
+    name: str
+    at: int
+
+
+def _top_level(path: Path) -> Iterator[tuple[bytes, _Head, str, _Place]]:
+    """Go through the arrays: their first bytes, what these say, the order of bytes, and where the array lies."""
+    try:
+        with path.open("rb") as file:
+            order = _byte_order(file, path)
+            for start, n_bytes, is_packed in _elements(file, order, path):
+                file.seek(start)
+                content = file.read(min(n_bytes, _HEAD_BYTES))
+                if is_packed:
+                    content = zlib.decompressobj().decompress(content, _HEAD_BYTES)[8:]
+                if content:  # or it is empty
+                    yield content, _head(content, order), order, _Place(start, n_bytes, is_packed)
+    except (struct.error, zlib.error, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _head(content: bytes, order: str) -> _Head:
+    _, flags_at, _, following = _element(content, order, 0)
+    flags = struct.unpack_from(order + "I", content, flags_at)[0]
+    _, at, length, following = _element(content, order, following)
+    shape = struct.unpack_from(f"{order}{length // 4}i", content, at)
+    _, at, length, following = _element(content, order, following)
+    name = content[at : at + length].decode("latin-1")
+    return _Head(flags & 0xFF, bool(flags & _COMPLEX_FLAG), shape, name, following)
+
+
+def _as_variable(head: _Head, place: _Place) -> MatVariable | None:
+    if head.kind not in _CLASSES or min(head.shape, default=0) < 1:
         return None
-    _, at, length, following = _element(head, order, following)
-    shape = struct.unpack_from(f"{order}{length // 4}i", head, at)
-    _, at, length, _ = _element(head, order, following)
-    name = head[at : at + length].decode("latin-1")
-    if min(shape, default=0) < 1:
+    return MatVariable(head.name, head.shape, head.is_complex, _CLASSES[head.kind], place)
+
+
+def _content(path: Path, place: _Place, name: str) -> tuple[bytes, str]:
+    """Return the bytes of an array, unpacked, and their order."""
+    with path.open("rb") as file:
+        order = _byte_order(file, path)
+        file.seek(place.start)
+        content = file.read(place.n_bytes)
+    return _unpack(content, order, f"{path}: {name}") if place.is_packed else content, order
+
+
+def _field_names(content: bytes, order: str, head: _Head) -> tuple[tuple[str, ...], int]:
+    """Return the names of a structure's fields, and where the first of their values starts."""
+    _, at, _, following = _element(content, order, head.at)
+    width = struct.unpack_from(order + "i", content, at)[0]
+    _, at, length, following = _element(content, order, following)
+    if width < 1 or length % width or length // width > _MOST_FIELDS:
+        raise ValueError(f"a structure with {length} bytes of names")
+    names = [content[start : start + width] for start in range(at, at + length, width)]
+    return tuple(name.split(b"\0")[0].decode("latin-1") for name in names), following
+
+
+def _fields(content: bytes, order: str, what: str, depth: int) -> dict[str, Any]:
+    names, at = _field_names(content, order, _head(content, order))
+    found = {}
+    for name in names:
+        kind, start, length, at = _element(content, order, at)
+        if kind != _MATRIX or start + length > len(content):
+            raise ValueError(f"the field {name!r} does not fit its structure")
+        found[name] = _value(content[start : start + length], order, f"{what}.{name}", depth + 1)
+    return found
+
+
+def _value(content: bytes, order: str, what: str, depth: int) -> Any:
+    if not content:
         return None
-    return MatVariable(name, shape, bool(flags & _COMPLEX_FLAG), _CLASSES[flags & 0xFF], start, n_bytes, is_packed)
+    head = _head(content, order)
+    if head.kind == _STRUCTURE and set(head.shape) == {1} and depth < _MOST_DEPTH:
+        return _fields(content, order, what, depth)
+    if head.kind == _CHARACTERS:
+        kind, at, length, _ = _element(content, order, head.at)
+        encoding = _TEXTS.get(kind, "latin-1")
+        if encoding == "utf-16":
+            encoding += "-le" if order == "<" else "-be"
+        return content[at : at + length].decode(encoding)
+    variable = _as_variable(head, _Place(0, len(content), False))
+    return None if variable is None else _numbers(content, order, variable, what)
 
 
 def _element(content: bytes, order: str, at: int) -> tuple[int, int, int, int]:
@@ -143,7 +256,7 @@ def _unpack(packed: bytes, order: str, what: str) -> bytes:
     return unpacker.decompress(unpacker.unconsumed_tail, n_bytes)
 
 
-def _numbers(content: bytes, order: str, variable: MatVariable, path: Path) -> NDArray[Any]:
+def _numbers(content: bytes, order: str, variable: MatVariable, what: str) -> NDArray[Any]:
     at = 0
     for _ in range(3):  # flags, sizes, name
         at = _element(content, order, at)[3]
@@ -154,7 +267,7 @@ def _numbers(content: bytes, order: str, variable: MatVariable, path: Path) -> N
         stored = np.dtype(order + _NUMBERS.get(kind, "V1"))
         expected = int(np.prod([int(n) for n in variable.shape], dtype=object)) * stored.itemsize
         if stored.kind == "V" or length != expected or start + length > len(content):
-            raise FormatError(f"{path}: {variable.name} is damaged: its numbers do not fill {variable.shape}")
+            raise FormatError(f"{what} is damaged: its numbers do not fill {variable.shape}")
         values = np.frombuffer(content, stored, length // stored.itemsize, start)
         parts.append(values.astype(variable.dtype))
     array = join_complex(*parts) if variable.is_complex else parts[0]

@@ -136,7 +136,7 @@ def _about_views(beam: Beam | VolumeBeam, what: str) -> tuple[str, ...]:
     sentences = []
     if n_repeated:
         sentences.append(
-            f"{n_repeated} views have the angle of another one; each was taken as a measurement of its own."
+            f"Angles come twice for {n_repeated} of {len(turned)} views; each was taken as a measurement of its own."
         )
     missing = math.degrees(missing_directions(beam))
     if missing > 0:

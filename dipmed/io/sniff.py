@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipmed.io import data_exchange, projection_file
+from dipmed.io import data_exchange, htc_file, projection_file
 from dipmed.io.hdf5 import open_hdf5
 from dipmed.io.ismrmrd_file import mrd_groups
 from dipmed.io.twix_raw import looks_like_twix
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
-    "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5) or Data-Exchange (.h5)"
+    "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5), Data-Exchange (.h5) or HTC (.mat)"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
@@ -58,7 +58,7 @@ def sniff(path: Path) -> str:
         return "bart"
     head, size = _read_head(path)
     if head.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")):
-        return "matlab"
+        return "htc" if htc_file.find_structures(path) else "matlab"
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
         return "numpy"
     if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):

@@ -132,7 +132,7 @@ def test_geometries_that_cannot_be(path):
 def test_repeated_angles_and_limited_angle_are_stated(path):
     redescribe(path, angles_rad=[0.0, 0.1, 0.2, 0.2, 0.3, 0.4])
     repeated, limited = load(path).assumptions
-    assert repeated.startswith("1 views have the angle of another one")
+    assert repeated.startswith("Angles come twice for 1 of 6 views")
     assert limited.startswith("Limited angle: no ray ran along")
 
 

@@ -141,7 +141,32 @@ def make_data_exchange(path):
         file["exchange/theta"] = np.linspace(0, 180, NX, endpoint=False)
 
 
+def structure():
+    parameters = {"distanceSourceOrigin": 100.0, "distanceSourceDetector": 200.0, "angles": np.arange(0.0, 360, 22.5)}
+    parameters |= {"pixelSizePost": 2.0, "numDetectorsPost": float(NY), "distanceUnit": "mm"}
+    return {"type": "2D", "sinogram": integrals()[0].astype(np.float64), "parameters": parameters}
+
+
+def make_htc5(path):
+    with path.open("wb") as file:
+        scipy.io.savemat(file, {"CtDataFull": structure()}, do_compression=True)
+
+
+def make_htc73(path):
+    content = structure()
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["CtDataFull/sinogram"] = content["sinogram"].T
+        for name, value in content["parameters"].items():
+            if name != "distanceUnit":
+                file[f"CtDataFull/parameters/{name}"] = np.atleast_2d(value).T
+        file["CtDataFull/parameters/distanceUnit"] = np.array([[109], [109]], np.uint16)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+
+
 MAKERS = {
+    "htc5.mat": make_htc5,
+    "htc73.mat": make_htc73,
     "exchange.h5": make_data_exchange,
     "projections.h5": make_projections,
     "ismrmrd.h5": make_ismrmrd,
@@ -162,6 +187,7 @@ REAL = [
     "mat73_brain16/raw_data.mat",
     "radial_cardiac12/radial_cardiac_25_projections.mat",
     "ct_tooth_parallel/tooth.h5",
+    "ct_htc_tb_fan/tb_subsample_90.mat",
 ]
 
 
