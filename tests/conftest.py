@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: where real data lies, and how inputs are generated."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -37,6 +39,14 @@ def data_dir() -> Path:
     if not path.is_dir():
         missing("DIPMED_DATA names no folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def astra() -> ModuleType:
+    """ASTRA, to compare projections with."""
+    if importlib.util.find_spec("astra") is None:
+        missing("astra-toolbox is not installed")
+    return importlib.import_module("astra")
 
 
 @pytest.fixture
