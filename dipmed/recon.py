@@ -46,6 +46,7 @@ from operators import (
     MRIOperator,
     NonCartesianMRI,
     SliceProjector,
+    VolumeProjector,
     combine_sets,
     density_compensation,
     hounsfield,
@@ -341,10 +342,10 @@ def jobs(scan: Scan, settings: ReconSettings, device: torch.device) -> Iterator[
 
 
 def _projection_jobs(scan: ProjectionScan, device: torch.device) -> Iterator[Job]:
-    """Yield the slices, all of which share one operator."""
-    if not isinstance(scan.beam, Beam):
-        raise DipmedError("a scan with rows of the detector is one volume, and slices alone are reconstructed")
-    A = SliceProjector(scan.grid, scan.beam).to(device)
+    """Yield the slices, all of which share one operator, or the one volume."""
+    A: SliceProjector | VolumeProjector
+    A = SliceProjector(scan.grid, scan.beam) if isinstance(scan.beam, Beam) else VolumeProjector(scan.grid, scan.beam)
+    A = A.to(device)
     for index in range(scan.n_slices):
         y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)
         yield Job(0, index, y, A, None, None)

@@ -8,6 +8,7 @@ from operators.ct_cone import ConeBeam, PosedBeam, posed, volume_grid, volume_of
 from operators.ct_coverage import missing_directions
 from operators.ct_filtered import FilteredProjector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over, field_of_view_mm, slice_grid
+from operators.ct_march import VolumeProjector
 from operators.ct_sparse import SliceProjector
 from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
@@ -47,6 +48,7 @@ __all__ = [
     "Space",
     "Sum",
     "UndersamplingSpec",
+    "VolumeProjector",
     "add_noise",
     "angles_over",
     "attenuation",
