@@ -1,6 +1,7 @@
 """Physics-accurate forward operators: torch in, torch out, exact adjoints."""
 
 from operators.base import Adjoint, Composition, LinearOperator, Normal, Scaled, Space, Sum
+from operators.blur import Blur, Separable, SliceProfile
 from operators.cartesian import CartesianMRI
 from operators.checks import batch_test, dot_test, gradient_test, norm_bound, normal_test, operator_norm
 from operators.coils import Sensitivity, combine_sets
@@ -14,6 +15,7 @@ from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
 from operators.fbp import filtered_back_projection
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
+from operators.image import Identity, ImageMask
 from operators.noise import add_noise
 from operators.noncartesian import MRIOperator, NonCartesianMRI
 from operators.nufft import NonUniformFourier
@@ -24,6 +26,7 @@ from operators.transmission import attenuation, hounsfield, line_integrals, phot
 
 __all__ = [
     "Adjoint",
+    "Blur",
     "CartesianMRI",
     "CartesianSampling",
     "Composition",
@@ -34,6 +37,8 @@ __all__ = [
     "FiniteDifferences",
     "FourierTransform",
     "Grid",
+    "Identity",
+    "ImageMask",
     "LinearOperator",
     "MRIOperator",
     "NonCartesianMRI",
@@ -43,7 +48,9 @@ __all__ = [
     "PosedBeam",
     "Scaled",
     "Sensitivity",
+    "Separable",
     "ShapeError",
+    "SliceProfile",
     "SliceProjector",
     "Space",
     "Sum",

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from operators import CartesianMRI, LinearOperator
+from operators import CartesianMRI, ImageMask, LinearOperator
 
 
 class DataTerm(Protocol):
@@ -95,7 +95,7 @@ def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> DataTerm:
-    """Choose the cheaper form: on a Cartesian grid the residual costs no more, and its value is exact."""
-    if weights is not None or isinstance(A, CartesianMRI):
+    """Choose the cheaper form: on a grid of k-space and for voxels the residual costs no more, and it is exact."""
+    if weights is not None or isinstance(A, CartesianMRI | ImageMask):
         return ResidualTerm(A, y, weights)
     return NormalTerm(A, y)

@@ -11,7 +11,19 @@ from dipmed.calib.scale import data_scale
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
-from operators import CartesianMRI, FilteredProjector, LinearOperator, MRIOperator, NonCartesianMRI, SliceProjector
+from operators import (
+    CartesianMRI,
+    FilteredProjector,
+    ImageMask,
+    LinearOperator,
+    MRIOperator,
+    NonCartesianMRI,
+    SliceProjector,
+    norm_bound,
+)
+
+_WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask
+"""Operators whose locations can be seen one by one; their norm is 1 or a little less."""
 
 _CORE = 8
 """Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
@@ -88,8 +100,11 @@ class Problem:
     def towards_data(self, x: Tensor, steps: int = 1) -> Tensor:
         """Take gradient steps of length one towards all measured data, held-out locations among them.
 
-        Before them the image is blanked outside the support, where the fit saw no data.
+        Before them the image is blanked outside the support, where the fit saw no data. Where voxels are measured
+        themselves there are none: a step would put the noisy ones back.
         """
+        if isinstance(self.A, ImageMask):
+            return x
         x = x * self.support
         for _ in range(steps):
             x = x - (self.A_final.N(x) - self.final_data)
@@ -149,6 +164,12 @@ def make_problem(
     if isinstance(A, SliceProjector):
         A = FilteredProjector(A)
         y = A.weigh(y)
+    elif not isinstance(A, _WITH_A_MASK):
+        # images then peak near one, and steps of length one towards the data do not overshoot
+        factor = 1 / norm_bound(A)
+        A, y = factor * A, factor * y
+        A_final = None if A_final is None else factor * A_final
+        noise_variance = None if noise_variance is None else factor**2 * noise_variance
     if A_final is not None and (A_final.domain, A_final.range) != (A.domain, A.range):
         raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
     scale = data_scale(A.adjoint(y))
@@ -191,7 +212,7 @@ def _n_noisy(A: LinearOperator) -> float:
     """Number of measured numbers, weighted as the operator weights them."""
     if isinstance(A, NonCartesianMRI):
         return float(A.weights.sum()) * A.range.shape[0]
-    return float(A.mask.sum()) * A.range.shape[0] if isinstance(A, CartesianMRI) else float(A.range.size)
+    return float(A.mask.sum()) * A.range.shape[0] if isinstance(A, CartesianMRI | ImageMask) else float(A.range.size)
 
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
@@ -207,10 +228,10 @@ def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
     return weights / weights.max()
 
 
-def _core(A: MRIOperator | FilteredProjector) -> Tensor:
-    """Locations without which no image has a brightness: the middle of k-space; no view of a CT scan is among them."""
+def _core(A: MRIOperator | FilteredProjector | ImageMask) -> Tensor:
+    """Locations without which no image has a brightness: the middle of k-space, but no view of a CT scan, no voxel."""
     core = torch.ones_like(A.mask, device="cpu")
-    if isinstance(A, FilteredProjector):
+    if isinstance(A, FilteredProjector | ImageMask):
         return ~core
     for along in A.positions:
         core = core & (along.cpu() >= -_CORE / 2) & (along.cpu() < _CORE / 2)
@@ -221,7 +242,7 @@ def _hold_out(
     A: LinearOperator, share: float, generator: torch.Generator
 ) -> tuple[Tensor, LinearOperator, LinearOperator]:
     """Draw sampled locations outside the core, or views; return them, the operator of the others, and theirs."""
-    if not isinstance(A, MRIOperator | FilteredProjector):
+    if not isinstance(A, _WITH_A_MASK):
         raise DipmedError(f"held-out stopping cannot take {A!r} apart; choose another rule with --stop")
     mask = A.mask.cpu()
     candidates = torch.nonzero((mask & ~_core(A)).flatten()).squeeze(1)
