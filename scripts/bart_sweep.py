@@ -24,7 +24,7 @@ from dipmed.calib.coils import estimate_maps
 from dipmed.evaluate import Scores, score
 from dipmed.io.cfl import read_cfl, write_cfl
 from dipmed.scan import Complex64
-from operators import CartesianMRI
+from operators import CartesianMRI, MRIOperator, NonCartesianMRI
 
 # scaled data in both programs, but not the same scale: BART divides by a percentile of a low-resolution image
 WEIGHTS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02)
@@ -32,6 +32,13 @@ L2_WEIGHTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 # {axes} is the bit mask of the image axes. TV runs in ADMM, whose default penalty parameter is far from converged
 # after 100 iterations.
+# Along a trajectory the wavelet step has to be scaled by the largest eigenvalue (-e), or the iteration diverges.
+TRAJECTORY_WEIGHTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+BART_TRAJECTORY_METHODS = {
+    "bart-cg-sense": ("-l2 -r {weight} -i 30", TRAJECTORY_WEIGHTS),
+    "bart-l1-wavelet": ("-e -R W:{axes}:0:{weight} -i 100", TRAJECTORY_WEIGHTS),
+    "bart-tv": ("-R T:{axes}:0:{weight} -i 100", TRAJECTORY_WEIGHTS),
+}
 BART_METHODS = {
     "bart-cg-sense": ("-l2 -r {weight} -i 100", L2_WEIGHTS),
     "bart-l1-wavelet": ("-R W:{axes}:0:{weight} -i 100", WEIGHTS),
@@ -45,6 +52,14 @@ OUR_METHODS: dict[str, tuple[Callable[..., Any], Sequence[float]]] = {
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """Positions ``(sample, dimension)`` in cycles per field of view, and what BART multiplies samples by, if any."""
+
+    positions: NDArray[np.float32]
+    root_weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Trial:
     """One run at one weight."""
 
@@ -55,7 +70,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """The best trial of one method by PSNR, and all of them; ``maps`` says whose sensitivity maps were used."""
+    """The best trial of one method by PSNR, and all of them; ``maps`` says whose sensitivity maps were used.
+
+    Where it says so, the samples along a trajectory were weighted against their density as well.
+    """
 
     method: str
     maps: str
@@ -103,7 +121,8 @@ def sweep(
     start = time.perf_counter()
     maps = estimate_maps(kspace, mask).cropped
     maps_seconds = time.perf_counter() - start
-    rows = sweep_ours(kspace, mask, maps, maps_seconds, reference, support)
+    A = CartesianMRI(torch.from_numpy(maps), torch.from_numpy(mask.copy()))
+    rows = sweep_ours(torch.from_numpy(kspace), A, maps_seconds, reference, support)
     if has_bart() if with_bart is None else with_bart:
         start = time.perf_counter()
         own_maps = bart_maps(kspace)
@@ -113,16 +132,41 @@ def sweep(
     return rows
 
 
+def sweep_trajectory(
+    samples: Complex64,
+    A: NonCartesianMRI,
+    reference: NDArray[Any],
+    support: NDArray[np.bool_] | None,
+    *,
+    with_bart: bool | None = None,
+) -> list[Row]:
+    """As `sweep`, for samples along a trajectory, ``(coil, sample)`` and not weighted, and the operator of them.
+
+    BART runs with its own maps and with those of the operator, on the samples as they are and weighted as the operator
+    weights them.
+    """
+    rows = sweep_ours(A.weigh(torch.from_numpy(samples)), A, 0.0, reference, support)
+    if has_bart() if with_bart is None else with_bart:
+        positions = A.trajectory.numpy()
+        matrix = A.domain.shape[1:]
+        start = time.perf_counter()
+        own_maps = bart_trajectory_maps(samples, positions, matrix)
+        own_seconds = time.perf_counter() - start
+        root = A.weights.sqrt().numpy()
+        for maps, whose, seconds in ((own_maps, "bart", own_seconds), (A.maps.numpy(), "dipmed", 0.0)):
+            for weights, name in ((None, whose), (root, f"{whose}, weighted")):
+                rows += sweep_bart(samples, maps, name, seconds, reference, support, Trajectory(positions, weights))
+    return rows
+
+
 def sweep_ours(
-    kspace: Complex64,
-    mask: NDArray[np.bool_],
-    maps: Complex64,
+    y: torch.Tensor,
+    A: MRIOperator,
     maps_seconds: float,
     reference: NDArray[Any],
     support: NDArray[np.bool_] | None,
 ) -> list[Row]:
-    """Sweep `dipmed.baselines` with given maps."""
-    y, A = torch.from_numpy(kspace), CartesianMRI(torch.from_numpy(maps), torch.from_numpy(mask.copy()))
+    """Sweep `dipmed.baselines` with given data and operator."""
 
     def trial(reconstructor: Any, weight: float) -> Trial:
         result = reconstructor(y, A)
@@ -142,15 +186,16 @@ def sweep_bart(
     maps_seconds: float,
     reference: NDArray[Any],
     support: NDArray[np.bool_] | None,
+    trajectory: Trajectory | None = None,
 ) -> list[Row]:
     """Sweep BART's ``pics`` with given maps."""
     rows = []
-    for method, (options, weights) in BART_METHODS.items():
+    for method, (options, weights) in (BART_METHODS if trajectory is None else BART_TRAJECTORY_METHODS).items():
         trials = []
         for weight in weights:
-            chosen = options.format(weight=weight, axes=2 ** (kspace.ndim - 1) - 1).split()
+            chosen = options.format(weight=weight, axes=2 ** (maps.ndim - 1) - 1).split()
             start = time.perf_counter()
-            image = bart_pics(kspace, maps, chosen)
+            image = bart_pics(kspace, maps, chosen, trajectory)
             seconds = time.perf_counter() - start
             trials.append(Trial(weight, score(image, reference, support), seconds))
         rows.append(_best(method, whose, trials, maps_seconds))
@@ -162,22 +207,58 @@ def bart_maps(kspace: Complex64) -> Complex64:
     return _from_bart(_run("ecalib", ["-m", "1"], _to_bart(kspace)), kspace.ndim)
 
 
-def bart_pics(kspace: Complex64, maps: Complex64, options: Sequence[str]) -> Complex64:
+def bart_trajectory_maps(samples: Complex64, positions: NDArray[Any], matrix: tuple[int, ...]) -> Complex64:
+    """One set of ESPIRiT maps by ``bart ecalib`` on a gridded centre of k-space, ``(coil, x, y)``."""
+    small = "24:24:1"
+    low = _run("nufft", ["-i", "-l", "0.01", "-d", small], _trajectory_to_bart(positions), _samples_to_bart(samples))
+    kspace = _run("fft", ["-u", "7"], low)
+    wide = _run("resize", ["-c", "0", str(matrix[0]), "1", str(matrix[1])], kspace)
+    return _from_bart(_run("ecalib", ["-m", "1"], wide), len(matrix) + 1)
+
+
+def bart_pics(
+    kspace: Complex64, maps: Complex64, options: Sequence[str], trajectory: Trajectory | None = None
+) -> Complex64:
     """An image ``(x, y[, z])`` by ``bart pics``, in the units of the data."""
-    image = _run("pics", ["-S", *options], _to_bart(kspace), _to_bart(maps))
-    return image.reshape(kspace.shape[1:])
+    if trajectory is None:
+        image = _run("pics", ["-S", *options], _to_bart(kspace), _to_bart(maps))
+        return image.reshape(maps.shape[1:])
+    files = {"-t": _trajectory_to_bart(trajectory.positions)}
+    if trajectory.root_weights is not None:
+        files["-p"] = trajectory.root_weights.astype(np.complex64)[None, :, None]
+    image = _run("pics", ["-S", *options], _samples_to_bart(kspace), _to_bart(maps), files=files)
+    return image.reshape(maps.shape[1:])
 
 
-def _run(command: str, options: Sequence[str], *inputs: Complex64) -> Complex64:
+def _run(
+    command: str, options: Sequence[str], *inputs: Complex64, files: dict[str, Complex64] | None = None
+) -> Complex64:
+    """Run one of BART's tools; ``files`` are arrays that options name."""
     with tempfile.TemporaryDirectory() as folder:
         names = [str(Path(folder) / f"input{i}") for i in range(len(inputs))]
         for name, array in zip(names, inputs, strict=True):
             write_cfl(Path(name), array)
+        for option, array in (files or {}).items():
+            name = str(Path(folder) / f"option{option}")
+            write_cfl(Path(name), array)
+            options = [*options, option, name]
         output = str(Path(folder) / "output")
         run = subprocess.run(["bart", command, *options, *names, output], capture_output=True, text=True, check=False)
         if run.returncode:
             raise RuntimeError(f"bart {command} {' '.join(options)} failed: {run.stderr.strip()[-500:]}")
         return read_cfl(Path(output))
+
+
+def _trajectory_to_bart(positions: NDArray[Any]) -> Complex64:
+    """Positions in cycles per field of view, as BART has them too, to its ``(3, sample, 1)``."""
+    in_bart = np.zeros((3, len(positions), 1), dtype=np.complex64)
+    in_bart[: positions.shape[1], :, 0] = positions.T
+    return in_bart
+
+
+def _samples_to_bart(samples: Complex64) -> Complex64:
+    """``(coil, sample)`` to BART's ``(1, sample, 1, coil)``."""
+    return samples.T[None, :, None, :]
 
 
 def _to_bart(array: Complex64) -> Complex64:

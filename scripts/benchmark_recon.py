@@ -15,16 +15,18 @@ import os
 import platform
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bart_sweep import Row, sweep
+from bart_sweep import Row, sweep, sweep_trajectory
 
 from dipmed.compare import compare, find_reference
 from dipmed.config import FitConfig
@@ -32,13 +34,22 @@ from dipmed.dip.inputs import wavelet_image
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.io import load
-from dipmed.recon import Job, ReconSettings, jobs, prepare
+from dipmed.recon import Job, ReconSettings, jobs, prepare_kspace
 from dipmed.record import versions
+from dipmed.scan import KSpaceScan
+from operators import CartesianMRI, NonCartesianMRI
 
 CASES = {
     "bart_brain8": "bart_brain8/full.cfl",
     "fastmri_vfa13": "fastmri_vfa13/vfa13_fa11.h5",
     "mat73_brain16": "mat73_brain16/raw_data.mat",
+    "dyn_vfa_radial5": "dyn_vfa_radial5/vfa_radial5.h5",
+    "sim3d_mc6": "sim3d_mc6/ksp.cfl",
+}
+# a case that is undersampled in its own way: ten frames of spokes as one, of which a tenth is kept; a given mask
+OWN_SETTINGS: dict[str, dict[str, Any]] = {
+    "dyn_vfa_radial5": {"join_frames": True, "undersample": "equispaced:R=10,acs=0,seed=0"},
+    "sim3d_mc6": {"mask": Path("sim3d_mc6/mask_yz.npy")},
 }
 SMOOTHING = 0.7
 SHOWN = (50, 100, 200, 300, 400, 500)
@@ -58,24 +69,45 @@ def main() -> None:
     data = Path(os.environ["DIPMED_DATA"])
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), "cases": []}
     for case in chosen.cases.split(","):
-        for spec in chosen.specs:
+        for settings in case_settings(case, chosen.specs, data, chosen.seed):
             methods = [name for name in chosen.methods.split(",") if name]
-            result = run_case(data / CASES[case], spec, methods, chosen.seed, with_sweep=not chosen.no_sweep)
+            result = run_case(data / CASES[case], settings, methods, with_sweep=not chosen.no_sweep)
+            spec = settings.undersample or str(OWN_SETTINGS[case]["mask"])
             report["cases"].append({"case": case, "undersample": spec, **result})
             show(case, spec, result)
             if chosen.json:
                 chosen.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def run_case(path: Path, spec: str, methods: list[str], seed: int, *, with_sweep: bool) -> dict[str, Any]:
-    """Sweep the classical methods, then run the fits, all on the same undersampled slice."""
+def case_settings(case: str, specs: Sequence[str], data: Path, seed: int) -> list[ReconSettings]:
+    """How a case is undersampled: by each rule, or in its own way."""
+    common: dict[str, Any] = {"changes": {"seed": seed}, "device": "cpu"}
+    if case not in OWN_SETTINGS:
+        return [ReconSettings(undersample=spec, **common) for spec in specs]
+    own = dict(OWN_SETTINGS[case])
+    if "mask" in own:
+        own["mask"] = data / own["mask"]
+    return [ReconSettings(**own, **common)]
+
+
+def run_case(path: Path, settings: ReconSettings, methods: list[str], *, with_sweep: bool) -> dict[str, Any]:
+    """Sweep the classical methods, then run the fits, all on the same undersampled slice or volume."""
     scan = load(path)
-    middle = scan.n_slices // 2
-    settings = ReconSettings(undersample=spec, slices=(middle, middle + 1), changes={"seed": seed}, device="cpu")
+    assert isinstance(scan, KSpaceScan)  # noqa: S101  # all cases are
+    if scan.ndim == 2:
+        middle = scan.n_slices // 2
+        settings = replace(settings, slices=(middle, middle + 1))
     reference, support = find_reference(scan, settings, "full")
-    job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
-    rows = sweep(job.y.numpy(), job.A.mask.numpy(), reference, support) if with_sweep else []
-    start = score_input(job, settings.fit_config(scan.ndim), reference, support)
+    prepared = prepare_kspace(scan, settings)
+    job = next(jobs(prepared, settings, torch.device("cpu")))
+    rows = []
+    if with_sweep:
+        if isinstance(job.A, NonCartesianMRI):
+            rows = sweep_trajectory(np.ascontiguousarray(prepared.kspace[0, 0]), job.A, reference, support)
+        else:
+            assert isinstance(job.A, CartesianMRI)  # noqa: S101  # the other operator of k-space
+            rows = sweep(job.y.numpy(), job.A.mask.numpy(), reference, support)
+    start = score_input(job, settings.fit_config("mri", scan.ndim), reference, support)
     fits = compare(scan, methods, settings).rows if methods else []
     classical = [asdict(row) for row in rows]
     smoothed = asdict(score(gaussian_filter(reference, SMOOTHING), reference, support))
