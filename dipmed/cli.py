@@ -40,7 +40,9 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same image.")]
 UndersampleOption = Annotated[
     str | None,
     typer.Option(
-        metavar="SPEC", help="Undersample first, e.g. random:R=4,acs=16,seed=0; also equispaced, poisson, golden."
+        metavar="SPEC",
+        help="Undersample first, e.g. random:R=4,acs=16,seed=0; also equispaced, poisson, golden; "
+        "add partial=0.75 (partial Fourier), echo=0.8 (asymmetric echo) or shutter=1 (elliptical).",
     ),
 ]
 MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]

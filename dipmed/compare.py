@@ -22,6 +22,7 @@ from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, reso
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import NonCartesianMRI, SliceProjector, combine_sets, field_of_view_mm, volume_of_view_mm
 from operators.ct_geometry import Beam
+from operators.sampling import inside_ellipse
 
 DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
@@ -187,13 +188,26 @@ def find_reference(
     full = prepare_kspace(scan, replace(settings, undersample=None, mask=None, n_coils=None))
     if full.mask is None:
         return _reference_along_trajectory(full, settings)
-    if not full.mask.all():
+    if not _covers_kspace(full.mask[0, 0]):
         raise DipmedError(
             f"this scan is not fully sampled ({full.mask.mean():.0%} of its locations are), so it cannot be its own "
             "reference; give one with --reference FILE, or use `dipmed recon`"
         )
     image, support = reference_image(full.kspace[0, 0], n_sets=settings.map_sets)
     return np.abs(image).astype(np.float32), support
+
+
+def _covers_kspace(mask: NDArray[np.bool_]) -> bool:
+    """Whether k-space was fully sampled, but for the corners of both phase encodes.
+
+    What an elliptical shutter leaves out makes the image no less sharp along its axes, so an image without it is the
+    image of that acquisition. A side that is missing (partial Fourier, asymmetric echo) blurs whatever is not smooth in
+    phase, and its image is no reference.
+    """
+    encoded = np.asarray(mask.all(axis=0)) if mask.ndim == 3 else mask
+    is_full = bool(encoded[inside_ellipse(encoded.shape, _FULL_COVERAGE)].all())
+    # of slices, a line without any sample was left out, and not by a shutter
+    return is_full and (mask.ndim == 3 or all(bool(mask.any(axis=axis).all()) for axis in (0, 1)))
 
 
 def _reference_along_trajectory(

@@ -52,6 +52,7 @@ from operators import (
     hounsfield,
     make_mask,
     norm_bound,
+    parse_undersampling,
 )
 from operators.ct_geometry import Beam
 
@@ -293,6 +294,9 @@ def _undersample_readouts(scan: KSpaceScan, settings: ReconSettings) -> KSpaceSc
         raise DipmedError("--mask chooses locations of a Cartesian grid, but this scan has a trajectory")
     if settings.undersample is None:
         return scan
+    limits = parse_undersampling(settings.undersample).limits
+    if limits:
+        raise DipmedError(f"{' and '.join(limits)} leave out parts of a Cartesian grid, but this scan has a trajectory")
     if scan.n_readouts is None:
         raise DipmedError("--undersample keeps whole readouts, but those of this scan differ in length")
     assert scan.trajectory is not None  # noqa: S101  # a scan without a mask has one

@@ -14,6 +14,8 @@ from operators.base import LinearOperator, Space
 from operators.errors import DipmedError, ShapeError
 
 KINDS = ("random", "equispaced", "poisson", "golden")
+_KEYS = ("R", "acs", "seed", "partial", "echo", "shutter")
+_WHOLE = ("seed", "shutter")
 _EXAMPLE = "random:R=4,acs=16,seed=0"
 
 
@@ -73,6 +75,12 @@ class UndersamplingSpec:
         Size of the fully sampled centre: a number of lines, or a fraction of all lines when below 1.
     seed
         Seed of the random choice.
+    partial
+        Partial Fourier: fraction of the lines along the last axis that are there at all, those of lowest index missing.
+    echo
+        Asymmetric echo: fraction of each readout, along the first axis, that is there at all, its beginning missing.
+    shutter
+        Leave out the corners of the last two axes, both phase encodes, beyond the ellipse that touches their ends.
 
     Raises
     ------
@@ -84,6 +92,9 @@ class UndersamplingSpec:
     acceleration: float
     acs: float
     seed: int = 0
+    partial: float = 1.0
+    echo: float = 1.0
+    shutter: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -94,9 +105,20 @@ class UndersamplingSpec:
             raise DipmedError(f"acs must be a whole number of lines or a fraction below 1, got {self.acs:g}")
         if self.seed != int(self.seed) or not 0 <= self.seed < 2**32:
             raise DipmedError(f"the seed must be a whole number from 0 to 2**32 - 1, got {self.seed}")
+        for name, share in (("partial", self.partial), ("echo", self.echo)):
+            if not 0.5 < share <= 1:
+                raise DipmedError(f"{name} keeps more than half and at most all (0.5 < {name} <= 1), got {share:g}")
 
     def __str__(self) -> str:
-        return f"{self.kind}:R={self.acceleration:g},acs={self.acs:g},seed={self.seed}"
+        limits = "".join(f",{name}={value:g}" for name, value in self.limits.items())
+        return f"{self.kind}:R={self.acceleration:g},acs={self.acs:g},seed={self.seed}{limits}"
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is never sampled, by the names of the fields; empty where all of k-space is within reach."""
+        given = {"partial": self.partial, "echo": self.echo, "shutter": float(self.shutter)}
+        nothing = {"partial": 1.0, "echo": 1.0, "shutter": 0.0}
+        return {name: value for name, value in given.items() if value != nothing[name]}
 
     def n_centre(self, n: int) -> int:
         """Return the number of central lines to keep of ``n``."""
@@ -106,7 +128,8 @@ class UndersamplingSpec:
 def parse_undersampling(spec: str) -> UndersamplingSpec:
     """Read a name such as ``random:R=4,acs=16,seed=0``.
 
-    ``R`` and ``acs`` must be given, ``seed`` is 0 otherwise.
+    ``R`` and ``acs`` must be given, ``seed`` is 0 otherwise. ``partial=0.75``, ``echo=0.8`` and ``shutter=1`` may
+    follow.
 
     Raises
     ------
@@ -117,19 +140,32 @@ def parse_undersampling(spec: str) -> UndersamplingSpec:
     values: dict[str, float] = {}
     for item in rest.split(",") if rest else []:
         key, equals, text = (part.strip() for part in item.partition("="))
-        if key not in ("R", "acs", "seed") or not equals:
-            raise DipmedError(f"undersampling {spec!r}: expected R=, acs= and seed=, got {item!r}; e.g. {_EXAMPLE}")
+        if key not in _KEYS or not equals:
+            raise DipmedError(
+                f"undersampling {spec!r}: expected R=, acs= and seed=, got {item!r}; e.g. {_EXAMPLE}, after which "
+                "partial=, echo= and shutter=1 may follow"
+            )
         if key in values:
             raise DipmedError(f"undersampling {spec!r}: {key} is given twice")
         try:
-            values[key] = int(text) if key == "seed" else float(text)
+            values[key] = int(text) if key in _WHOLE else float(text)
         except ValueError:
-            number = "whole number" if key == "seed" else "number"
+            number = "whole number" if key in _WHOLE else "number"
             raise DipmedError(f"undersampling {spec!r}: {key} must be a {number}, got {text!r}") from None
     missing = [key for key in ("R", "acs") if key not in values]
     if kind in KINDS and missing:
         raise DipmedError(f"undersampling {spec!r}: {' and '.join(missing)} missing; e.g. {_EXAMPLE}")
-    return UndersamplingSpec(kind, values.get("R", 1.0), values.get("acs", 0.0), int(values.get("seed", 0)))
+    if values.get("shutter", 0) not in (0, 1):
+        raise DipmedError(f"undersampling {spec!r}: shutter must be 0 or 1, got {values['shutter']:g}")
+    return UndersamplingSpec(
+        kind,
+        values.get("R", 1.0),
+        values.get("acs", 0.0),
+        int(values.get("seed", 0)),
+        values.get("partial", 1.0),
+        values.get("echo", 1.0),
+        bool(values.get("shutter", 0)),
+    )
 
 
 def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
@@ -149,6 +185,10 @@ def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
     locations no closer to each other than a distance that grows towards the corners (Poisson discs, R. L. Cook, 1986,
     doi:10.1145/7529.8927).
 
+    ``partial``, ``echo`` and ``shutter`` say what is never sampled; n and R then count what is left along the axes of
+    the rule, and lines and locations are drawn there. Partial Fourier leaves out the lines of lowest index of the last
+    axis, an asymmetric echo the beginning of the first axis; both keep the centre.
+
     Parameters
     ----------
     spec
@@ -163,28 +203,51 @@ def make_mask(spec: str | UndersamplingSpec, shape: tuple[int, ...]) -> Tensor:
     Raises
     ------
     ShapeError
-        When the shape has another number of axes, or has too few lines for R and acs.
+        When the shape has another number of axes, has too few lines for R and acs, or no corners for a shutter.
     DipmedError
         When the name is not understood.
     """
     rule = parse_undersampling(spec) if isinstance(spec, str) else spec
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ShapeError(f"a sampling mask covers (x, y) or (x, y, z), got {tuple(shape)}")
+    if rule.shutter and len(shape) == 2 and rule.kind != "poisson":
+        raise ShapeError(f"{rule}: a shutter needs two phase encodes, the last two axes of (x, y, z), got {shape}")
     pattern = _poisson_disc(rule, shape[-2], shape[-1]) if rule.kind == "poisson" else _lines(rule, shape[-1])
-    return torch.from_numpy(pattern).expand(shape).clone()
+    mask = torch.from_numpy(pattern).expand(shape).clone()
+    if rule.shutter:
+        mask &= torch.from_numpy(inside_ellipse(shape[-2:]))
+    mask[: _n_missing(shape[0], rule.echo)] = False
+    return mask
 
 
-def _lines(rule: UndersamplingSpec, n: int) -> NDArray[np.bool_]:
+def inside_ellipse(shape: tuple[int, ...], radius: float = 1.0) -> NDArray[np.bool_]:
+    """Return which locations of k-space lie in the ellipse that touches the ends of its axes, or a smaller one."""
+    along = [(np.arange(n) - n // 2) / max(n / 2, 1) for n in shape]
+    distance = sum(np.square(axis) for axis in np.meshgrid(*along, indexing="ij", sparse=True))
+    return np.asarray(distance <= radius**2)
+
+
+def _n_missing(n: int, share: float) -> int:
+    """How many samples are missing where a share of n is there, never more than those before the centre."""
+    return min(n - round(n * share), n // 2)
+
+
+def _lines(rule: UndersamplingSpec, n_all: int) -> NDArray[np.bool_]:
     """Choose lines of one axis, ``(n,)``."""
-    n_centre, n_kept = rule.n_centre(n), round(n / rule.acceleration)
+    n_missing = _n_missing(n_all, rule.partial)
+    n = n_all - n_missing
+    n_centre, n_kept = rule.n_centre(n_all), round(n / rule.acceleration)
     if n_kept < max(n_centre, 1):
         raise ShapeError(
             f"{rule}: R={rule.acceleration:g} keeps {n_kept} of {n} lines, fewer than the {max(n_centre, 1)} of the "
             "centre; lower R or acs"
         )
-    kept = np.zeros(n, dtype=bool)
-    kept[_centre(n, n_centre)] = True
-    rest, n_more = np.flatnonzero(~kept), n_kept - n_centre
+    kept = np.zeros(n_all, dtype=bool)
+    centre = _centre(n_all, n_centre)
+    if centre.start < n_missing:
+        raise ShapeError(f"{rule}: partial={rule.partial:g} leaves out lines of the centre; raise it or lower acs")
+    kept[centre] = True
+    rest, n_more = np.flatnonzero(~kept[n_missing:]) + n_missing, n_kept - n_centre
     if n_more == 0:
         return kept
     rng = np.random.default_rng(rule.seed)
@@ -193,7 +256,7 @@ def _lines(rule: UndersamplingSpec, n: int) -> NDArray[np.bool_]:
     elif rule.kind == "equispaced":
         kept[rest[((np.arange(n_more) + rng.random()) * (rest.size / n_more)).astype(int)]] = True
     else:
-        _golden_steps(kept, n_kept, rng.random())
+        _golden_steps(kept[n_missing:], n_kept, rng.random())
     return kept
 
 
@@ -208,7 +271,9 @@ def _golden_steps(kept: NDArray[np.bool_], n_kept: int, position: float) -> None
 def _poisson_disc(rule: UndersamplingSpec, n_y: int, n_z: int) -> NDArray[np.bool_]:
     """Choose locations of two axes, ``(n_y, n_z)``: discs whose radius grows outside the centre as fast as R asks."""
     size = rule.n_centre(n_y), rule.n_centre(n_z)
-    n_kept = round(n_y * n_z / rule.acceleration)
+    allowed = inside_ellipse((n_y, n_z)) if rule.shutter else np.ones((n_y, n_z), dtype=bool)
+    allowed[:, : _n_missing(n_z, rule.partial)] = False
+    n_kept = round(int(allowed.sum()) / rule.acceleration)
     if size[0] > n_y or size[1] > n_z or max(size[0] * size[1], 1) > n_kept:
         raise ShapeError(
             f"{rule}: R={rule.acceleration:g} keeps {n_kept} of {n_y}x{n_z} locations, too few or too narrow for the "
@@ -216,13 +281,15 @@ def _poisson_disc(rule: UndersamplingSpec, n_y: int, n_z: int) -> NDArray[np.boo
         )
     centre = np.zeros((n_y, n_z), dtype=bool)
     centre[_centre(n_y, size[0]), _centre(n_z, size[1])] = True
+    if not allowed[centre].all():
+        raise ShapeError(f"{rule}: the limits leave out a part of the centre; lower acs, or widen them")
     distance = np.hypot(_distance(n_y, size[0])[:, None], _distance(n_z, size[1])[None, :])
     rng = np.random.default_rng(rule.seed)
     order = rng.permutation(n_y * n_z)
-    kept, low, high = np.ones_like(centre), 0.0, float(max(n_y, n_z))
+    kept, low, high = allowed.copy(), 0.0, float(max(n_y, n_z))
     for _ in range(16):
         slope = (low + high) / 2
-        pattern = _throw_discs(centre, 1 + slope * distance, order)
+        pattern = _throw_discs(centre, allowed, 1 + slope * distance, order)
         if np.count_nonzero(pattern) >= n_kept:
             kept, low = pattern, slope
         else:
@@ -233,11 +300,13 @@ def _poisson_disc(rule: UndersamplingSpec, n_y: int, n_z: int) -> NDArray[np.boo
     return kept
 
 
-def _throw_discs(centre: NDArray[np.bool_], radius: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Keep, in the given order, each location that lies in no disc around a location kept before."""
+def _throw_discs(
+    centre: NDArray[np.bool_], allowed: NDArray[np.bool_], radius: NDArray[np.float64], order: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Keep, in the given order, each allowed location that lies in no disc around a location kept before."""
     n_y, n_z = centre.shape
     squares = np.square(np.arange(-n_y, n_y + 1.0))[:, None] + np.square(np.arange(-n_z, n_z + 1.0))[None, :]
-    kept, covered = centre.copy(), centre.copy()
+    kept, covered = centre.copy(), centre | ~allowed
     for y, z in (divmod(location, n_z) for location in order.tolist()):
         if covered[y, z]:
             continue

@@ -104,6 +104,7 @@ def test_a_trajectory_with_gaps_is_no_reference(radial_scan):
     [
         ({}, {"mask": "mask.npy"}, "has a trajectory"),
         ({"n_readouts": None}, {"undersample": "random:R=4,acs=0"}, "differ in length"),
+        ({}, {"undersample": "random:R=4,acs=0,partial=0.75"}, "partial leave out parts of a Cartesian grid"),
     ],
 )
 def test_choices_that_do_not_fit_a_trajectory_are_refused(radial_scan, change, settings, match):

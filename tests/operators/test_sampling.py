@@ -190,3 +190,80 @@ def test_the_operator_hides_no_nan() -> None:
     mask = torch.tensor([[True, False]])
     y = torch.tensor([[[1.0 + 0j, complex("nan")]]])
     assert CartesianSampling(mask, 1)(y).isnan().any()
+
+
+def test_limits_are_named_and_read_back() -> None:
+    rule = UndersamplingSpec("equispaced", 2.0, 8, 3, partial=0.75, echo=0.8, shutter=True)
+    assert str(rule) == "equispaced:R=2,acs=8,seed=3,partial=0.75,echo=0.8,shutter=1"
+    assert parse_undersampling(str(rule)) == rule
+    assert parse_undersampling("random:R=2,acs=8,shutter=0,partial=1") == UndersamplingSpec("random", 2.0, 8)
+    assert set(rule.limits) == {"partial", "echo", "shutter"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("partial=0.5", "0.5 < partial <= 1.*got 0.5"),
+        ("partial=1.2", "got 1.2"),
+        ("echo=nan", "got nan"),
+        ("shutter=2", "shutter must be 0 or 1, got 2"),
+        ("shutter=yes", "shutter must be a whole number"),
+    ],
+)
+def test_impossible_limits_are_refused(limit: str, message: str) -> None:
+    with pytest.raises(DipmedError, match=message):
+        parse_undersampling(f"random:R=2,acs=8,{limit}")
+
+
+@given(
+    kind=st.sampled_from(LINE_KINDS),
+    n=st.integers(8, 80),
+    acceleration=st.floats(1, 3),
+    partial=st.floats(0.6, 1),
+    seed=st.integers(0, 99),
+)
+def test_partial_fourier_leaves_lines_of_low_index_out_and_keeps_the_centre(
+    kind: str, n: int, acceleration: float, partial: float, seed: int
+) -> None:
+    rule = UndersamplingSpec(kind, acceleration, 2, seed, partial=partial)
+    n_missing = min(n - round(n * partial), n // 2)
+    assume(n // 2 - 1 >= n_missing)
+    lines = make_mask(rule, (2, n))[0]
+    assert not lines[:n_missing].any()
+    assert lines.sum() == round((n - n_missing) / acceleration)
+    assert lines[n // 2 - 1 : n // 2 + 1].all()
+
+
+@given(n=st.integers(2, 60), echo=st.floats(0.51, 1))
+def test_an_asymmetric_echo_leaves_the_beginning_of_the_readout_out(n: int, echo: float) -> None:
+    mask = make_mask(UndersamplingSpec("random", 1.0, 0, echo=echo), (n, 6))
+    n_missing = min(n - round(n * echo), n // 2)
+    assert not mask[:n_missing].any()
+    assert mask[n_missing:].all()
+    assert mask[n // 2].all()
+
+
+def test_a_shutter_leaves_the_corners_of_both_phase_encodes_out() -> None:
+    mask = make_mask("random:R=1,acs=0,shutter=1", (4, 40, 30))
+    assert abs(float(mask.float().mean()) - np.pi / 4) < 0.02
+    assert torch.equal(mask, mask[:1].expand_as(mask))
+    y, z = torch.meshgrid((torch.arange(40) - 20) / 20, (torch.arange(30) - 15) / 15, indexing="ij")
+    assert torch.equal(mask[0], y**2 + z**2 <= 1)
+    discs = make_mask("poisson:R=4,acs=8,shutter=1,partial=0.7", (4, 40, 30))[0]
+    allowed = mask[0] & (torch.arange(30) >= 9)
+    assert not (discs & ~allowed).any()
+    assert discs.sum() == round(int(allowed.sum()) / 4)
+    assert discs[16:24, 11:19].all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("random:R=1,acs=0,shutter=1", (8, 8), "two phase encodes"),
+        ("random:R=1,acs=8,partial=0.6", (8, 20), "leaves out lines of the centre"),
+        ("poisson:R=1,acs=10,partial=0.6", (4, 20, 20), "a part of the centre"),
+    ],
+)
+def test_limits_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        make_mask(name, shape)
