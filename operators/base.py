@@ -66,6 +66,11 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
+        if not x.numel():  # an empty batch, which not every library takes
+            source, target = operator.domain, operator.range
+            source, target = (target, source) if adjoint else (source, target)
+            empty = x.new_zeros(x.shape[: x.ndim - len(source.shape)] + target.shape)
+            return empty.to(x.dtype.to_complex() if target.is_complex else x.dtype.to_real())
         return operator._adjoint(x) if adjoint else operator._forward(x)
 
     @staticmethod

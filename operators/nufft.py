@@ -71,8 +71,6 @@ class NonUniformFourier(LinearOperator):
         target = (len(self.trajectory),) if kind == 2 else self.matrix
         front = x.shape[: x.ndim - len(source)]
         arrays = x.detach().cpu().resolve_conj().resolve_neg().contiguous().numpy().reshape(-1, *source)
-        if not arrays.size:
-            return x.new_zeros(front + target)
         run = self._run_sigpy if self.backend == "sigpy" else self._run_finufft
         result = np.ascontiguousarray(run(arrays, kind))
         return torch.from_numpy(result).reshape(front + target).to(x.device, x.dtype)

@@ -17,9 +17,6 @@ from operators import (
     NonCartesianMRI,
     NonUniformFourier,
     ShapeError,
-    batch_test,
-    dot_test,
-    gradient_test,
     normal_test,
     radial,
 )
@@ -60,25 +57,6 @@ def test_samples_are_the_fourier_sum(backend, matrix, n_samples, seed):
     x = A.domain.randn(dtype=torch.complex128, generator=torch.Generator().manual_seed(seed))
     expected = fourier_sum(x * maps, trajectory) * weights.double().sqrt()
     assert float((A(x) - expected).norm()) <= ACCURACY[backend] * float((x * maps).norm())
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@given(
-    matrix=matrices,
-    batch=st.sampled_from([(), (1,), (2, 2), (0,)]),
-    dtype=st.sampled_from([torch.complex64, torch.complex128]),
-    seed=st.integers(0, 2**16),
-)
-def test_it_obeys_the_laws(backend, matrix, batch, dtype, seed):
-    A = NonCartesianMRI(*draw(matrix, 30, seed), backend)
-    generator = torch.Generator().manual_seed(seed)
-    if 0 in batch:
-        assert A(A.domain.randn(batch, dtype=dtype)).shape == (0, *A.range.shape)
-        return
-    for check in (dot_test, gradient_test, batch_test):
-        error = check(A, generator, batch, dtype)
-        assert error < TOLERANCE[dtype], f"{check.__name__}: {error}"
-    assert normal_test(A, generator, batch, dtype) < 1e-4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
