@@ -30,7 +30,8 @@ sys.meta_path.insert(0, Absent())
 for package in sys.argv[2:]:
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, package + "."):
-        if module.name != "operators.transforms":  # the MONAI side, which is asked for by name
+        # the MONAI side and the GPU's kernels, which are asked for by name
+        if module.name not in ("operators.transforms", "operators.march_triton"):
             importlib.import_module(module.name)
 """
 
