@@ -19,6 +19,7 @@ from operators.image import Identity, ImageMask
 from operators.noise import add_noise
 from operators.noncartesian import MRIOperator, NonCartesianMRI
 from operators.nufft import NonUniformFourier
+from operators.off_resonance import OffResonance
 from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
 from operators.sigpy_bridge import from_sigpy, to_sigpy
 from operators.trajectories import density_compensation, radial, spiral
@@ -44,6 +45,7 @@ __all__ = [
     "NonCartesianMRI",
     "NonUniformFourier",
     "Normal",
+    "OffResonance",
     "ParallelBeam",
     "PosedBeam",
     "Scaled",

@@ -30,6 +30,7 @@ from operators import (
     NonCartesianMRI,
     NonUniformFourier,
     Normal,
+    OffResonance,
     ParallelBeam,
     Scaled,
     Sensitivity,
@@ -126,6 +127,32 @@ def non_uniform(backend: str) -> Maker:
     return lambda matrix, _, seed: NonUniformFourier((coils(seed), *matrix), trajectory(matrix, seed), backend)
 
 
+def two_sets(make: Maker) -> Maker:
+    """The same encoding with a second set of maps."""
+
+    def make_two(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+        one = make(matrix, dtype, seed)
+        assert isinstance(one, CartesianMRI | NonCartesianMRI)  # noqa: S101  # those have maps
+        both = torch.stack([one.maps, one.maps.flip(0) * (1 + 2j)])
+        if isinstance(one, CartesianMRI):
+            return CartesianMRI(both, one.mask)
+        return NonCartesianMRI(both, one.trajectory, one.weights, one.transform.backend)
+
+    return make_two
+
+
+def off_resonance(make: Maker) -> Maker:
+    """The same encoding over a field of up to 100 Hz, within 10 ms."""
+
+    def make_off(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+        encoding = make(matrix, dtype, seed)
+        field = 100 * torch.rand(matrix, generator=rng_of(seed), dtype=torch.float64)
+        times = 0.01 * torch.rand(encoding.range.shape[1:], generator=rng_of(seed), dtype=torch.float64)
+        return OffResonance(encoding, field, times, None if seed % 2 else 3)
+
+    return make_off
+
+
 def slices(kind: str, weights: str) -> Maker:
     """Rays through unequal pixels off the axis, by a detector that is not in the middle."""
 
@@ -201,6 +228,10 @@ CASES = (
     Case("non-uniform fourier, finufft", NonUniformFourier, non_uniform("finufft"), least=2),
     Case("mri along a trajectory, sigpy", NonCartesianMRI, non_cartesian("sigpy"), least=2, normal_error=1e-4),
     Case("mri along a trajectory, finufft", NonCartesianMRI, non_cartesian("finufft"), least=2, normal_error=1e-5),
+    Case("mri of two sets", CartesianMRI, two_sets(cartesian)),
+    Case("along a trajectory, two sets", NonCartesianMRI, two_sets(non_cartesian("sigpy")), least=2, normal_error=1e-4),
+    Case("off-resonance", OffResonance, off_resonance(cartesian)),
+    Case("off-resonance, trajectory", OffResonance, off_resonance(non_cartesian("sigpy")), least=2),
     Case(
         "differences", FiniteDifferences, lambda matrix, _, seed: FiniteDifferences((coils(seed), *matrix), len(matrix))
     ),
