@@ -18,7 +18,8 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
     NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file,
-    Data-Exchange, and MATLAB structures as of the Helsinki Tomography Challenge 2022.
+    Data-Exchange, MATLAB structures as of the Helsinki Tomography Challenge 2022, and NumPy or TIFF files beside a JSON
+    file with the geometry.
 
     Parameters
     ----------
@@ -62,6 +63,7 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
 def _read(path: Path, measurement: int | None) -> Scan:
     # each reader brings a library of its own, which takes a while to import
     from dipmed.io import (
+        array_projections,
         bart_file,
         data_exchange,
         fastmri_file,
@@ -89,7 +91,9 @@ def _read(path: Path, measurement: int | None) -> Scan:
         "htc": htc_file.read,
         "matlab": matlab_file.read,
         "numpy": numpy_file.read,
+        "numpy-projections": array_projections.read_numpy,
         "projections": projection_file.read,
+        "tiff-projections": array_projections.read_pictures,
         "trajectory": trajectory_hdf5.read,
     }
     return readers[found](path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipmed.io import data_exchange, htc_file, projection_file
+from dipmed.io import array_projections, data_exchange, htc_file, projection_file, tiff
 from dipmed.io.hdf5 import open_hdf5
 from dipmed.io.ismrmrd_file import mrd_groups
 from dipmed.io.twix_raw import looks_like_twix
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 ACCEPTED = (
     "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
-    "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5), Data-Exchange (.h5) or HTC (.mat)"
+    "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5), Data-Exchange (.h5), HTC (.mat), "
+    "or NumPy and TIFF with the geometry in JSON"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
@@ -56,13 +57,12 @@ def sniff(path: Path) -> str:
     """
     if _is_bart(path):
         return "bart"
+    if path.is_dir():
+        return _sniff_folder(path)
     head, size = _read_head(path)
-    if head.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")):
-        return "htc" if htc_file.find_structures(path) else "matlab"
-    if head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
-        return "numpy"
-    if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):
-        return _sniff_hdf5(path)
+    found = _by_signature(path, head)
+    if found is not None:
+        return found
     if looks_like_twix(head, size):
         return "twix"
     for what, matches in _OTHERS:
@@ -75,6 +75,33 @@ def sniff(path: Path) -> str:
     raise FormatError(f"{path} {kind}; accepted are {ACCEPTED}")
 
 
+def _by_signature(path: Path, head: bytes) -> str | None:
+    """Name the format by the first bytes of a file, where these are a signature."""
+    if head.startswith((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")):
+        return "htc" if htc_file.find_structures(path) else "matlab"
+    if head.startswith(b"\x93NUMPY") and array_projections.has_beam(path):
+        return "numpy-projections"
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
+        return "numpy"
+    if head.startswith(tiff.MAGIC):
+        return "tiff-projections"
+    if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):
+        return _sniff_hdf5(path)
+    return None
+
+
+def _sniff_folder(path: Path) -> str:
+    try:
+        if tiff.tiff_files(path):
+            return "tiff-projections"
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    raise FormatError(
+        f"{path} is a folder without projections; name one raw data file (folders of DICOM images hold no k-space); "
+        f"accepted are {ACCEPTED}"
+    )
+
+
 def _is_bart(path: Path) -> bool:
     base = path.with_suffix("") if path.suffix.lower() in (".cfl", ".hdr") else path
     if base == path and path.is_file():
@@ -84,11 +111,6 @@ def _is_bart(path: Path) -> bool:
 
 def _read_head(path: Path) -> tuple[bytes, int]:
     try:
-        if path.is_dir():
-            raise FormatError(
-                f"{path} is a folder; name one raw data file (folders of DICOM images hold no k-space); "
-                f"accepted are {ACCEPTED}"
-            )
         size = path.stat().st_size
         if not path.is_file():
             raise FormatError(f"{path} is no regular file")

@@ -18,6 +18,7 @@ import pytest
 import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from twixtools.hdr_def import MultiRaidFileHeader
 from twixtools.mdh_def import Channel_header, Scan_header, VB17_header
 
@@ -164,7 +165,32 @@ def make_htc73(path):
         file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
 
 
+def describe(path):
+    beam = {"kind": "fan", "angles_deg": list(range(0, 360, 22)[:NX]), "n_columns": NY, "column_mm": 2}
+    beam |= {"source_to_axis_mm": 100, "source_to_detector_mm": 200}
+    path.with_suffix(".json").write_text(json.dumps({"beam": beam, "axes": ["slice", "view", "column"]}))
+
+
+def make_npy_projections(path):
+    with path.open("wb") as file:
+        np.save(file, integrals())
+    describe(path)
+
+
+def make_tiff(path, **options):
+    pages = [Image.fromarray(page) for page in integrals()]
+    pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:], **options)
+    describe(path)
+
+
+def make_packed_tiff(path):
+    make_tiff(path, compression="tiff_adobe_deflate")
+
+
 MAKERS = {
+    "projections.npy": make_npy_projections,
+    "pages.tif": make_tiff,
+    "packed.tif": make_packed_tiff,
     "htc5.mat": make_htc5,
     "htc73.mat": make_htc73,
     "exchange.h5": make_data_exchange,
@@ -180,6 +206,7 @@ MAKERS = {
     "ve.dat": make_twix_ve,
     "vb.dat": make_twix_vb,
 }
+SIDECARS = (".hdr", ".json")
 REAL = [
     "ismrmrd_bottles14_r3/meas_MID00349_FID09273_SNR_R3.h5",
     "radial_cardiac12/radial_cardiac12_derived.mrd.h5",
@@ -243,9 +270,10 @@ def test_the_undamaged_file_is_read(folder, name):
 def test_damaged_files(folder, tmp_path, name, data):
     path = tmp_path / name
     path.write_bytes(data.draw(damaged((folder / name).read_bytes()), label="content"))
-    if path.suffix == ".cfl":
-        header = data.draw(damaged((folder / "bart.hdr").read_bytes()), label="header")
-        path.with_suffix(".hdr").write_bytes(header)
+    for beside in SIDECARS:
+        if (folder / name).with_suffix(beside).exists():
+            content = data.draw(damaged((folder / name).with_suffix(beside).read_bytes()), label=beside)
+            path.with_suffix(beside).write_bytes(content)
     outcome(path)
 
 
@@ -277,8 +305,9 @@ def run_many(folder: Path, n_files: int, most_bytes: int) -> dict:
             content[rng.randrange(min(near, len(content)))] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
         path = folder / f"damaged-{name}"
         path.write_bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
-        if path.suffix == ".cfl":
-            path.with_suffix(".hdr").write_bytes((folder / "bart.hdr").read_bytes())
+        for beside in SIDECARS:
+            if (folder / name).with_suffix(beside).exists():
+                path.with_suffix(beside).write_bytes((folder / name).with_suffix(beside).read_bytes())
         outcomes[outcome(path)] += 1
     return {"outcomes": outcomes, "grown_bytes": peak_memory_mib() * 2**20 - before.rss}
 
