@@ -18,6 +18,18 @@ from dipmed.scan import GeometryError
 Vector = NDArray[np.float64]
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_LPS_OF = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
+_IN_GANTRY = {
+    "HFS": "LPH",
+    "HFP": "RAH",
+    "HFDL": "ALH",
+    "HFDR": "PRH",
+    "FFS": "RPF",
+    "FFP": "LAF",
+    "FFDL": "PLF",
+    "FFDR": "ARF",
+}
+"""Towards which side of the patient right, down and into the gantry run, as seen from the table."""
 _TOLERANCE = 1e-3  # of a direction's length and of a right angle; headers hold single precision or few digits
 
 
@@ -140,6 +152,33 @@ def picture_axes(affine: NDArray[np.float64]) -> PictureAxes:
     down = int(np.argmax(np.abs(along_down)))
     across = 1 - down
     return PictureAxes(down, across, bool(along_down[down] < 0), bool(towards_across @ columns[:, across] < 0))
+
+
+def affine_in_gantry(
+    patient_position: str, steps_mm: Sequence[float], first_mm: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the affine of voxels along the axes of a CT scanner: right, down and into the gantry, from the table.
+
+    Parameters
+    ----------
+    patient_position
+        DICOM's word for how the patient lies: ``"HFS"`` is head first on the back.
+    steps_mm
+        From voxel to voxel along these axes.
+    first_mm
+        Where the first voxel lies along them, from the point of the rotation axis that is the patient's origin.
+
+    Raises
+    ------
+    GeometryError
+        When the position is unknown or a figure is impossible.
+    """
+    if patient_position not in _IN_GANTRY:
+        raise GeometryError(
+            f"patient position {patient_position!r} is unknown; expected one of {', '.join(_IN_GANTRY)}"
+        )
+    directions = lps_to_ras([_LPS_OF[side] for side in _IN_GANTRY[patient_position]]).T
+    return _affine(directions * _voxel_sizes(steps_mm), directions @ _finite(first_mm, "first voxel"), np.zeros(3))
 
 
 def affine_from_mrd(geometry: MrdGeometry, shape: Sequence[int]) -> NDArray[np.float64]:

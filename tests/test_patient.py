@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dipmed.patient import (
     MrdGeometry,
     affine_from_mrd,
+    affine_in_gantry,
     check_directions,
     default_affine,
     directions_from_quaternion,
@@ -179,3 +180,21 @@ def test_a_sheared_affine_has_no_place_in_mrd():
 def test_a_quaternion_that_is_no_rotation_is_refused():
     with pytest.raises(GeometryError, match="unit quaternion"):
         directions_from_quaternion([0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("way", ["HF", "FF"])
+@pytest.mark.parametrize(("lies_on", "side"), [("S", "P"), ("P", "A"), ("DL", "L"), ("DR", "R")])
+def test_voxels_in_a_gantry(way, lies_on, side):
+    # down is the side that the patient lies on, and the head or the feet go in first
+    lps = {"P": (0, 1, 0), "A": (0, -1, 0), "L": (1, 0, 0), "R": (-1, 0, 0), "HF": (0, 0, 1), "FF": (0, 0, -1)}
+    down, inwards = np.array(lps[side]), np.array(lps[way])
+    right = np.cross(down, inwards)
+    affine = affine_in_gantry(way + lies_on, (1.0, 2.0, 3.0), (10.0, 20.0, 30.0))
+    voxel = np.array([4, 5, 6])
+    expected = (10 + 4) * right + (20 + 2 * 5) * down + (30 + 3 * 6) * inwards
+    assert (affine @ [*voxel, 1])[:3] == pytest.approx(lps_to_ras(expected))
+
+
+def test_an_unknown_position_in_a_gantry():
+    with pytest.raises(GeometryError, match="'XYZ' is unknown; expected one of HFS"):
+        affine_in_gantry("XYZ", (1, 1, 1), (0, 0, 0))

@@ -18,8 +18,8 @@ def load(path: str | Path, *, measurement: int | None = None) -> Scan:
 
     Supported are ISMRMRD, fastMRI, Siemens Twix, BART (either file of the pair or their common name), MATLAB,
     NumPy, and HDF5 with ``kspace`` and ``traj``; of projections dipmed's own file,
-    Data-Exchange, MATLAB structures as of the Helsinki Tomography Challenge 2022, and NumPy or TIFF files beside a JSON
-    file with the geometry.
+    Data-Exchange, MATLAB structures as of the Helsinki Tomography Challenge 2022, DICOM-CT-PD (the folder of a
+    scan), and NumPy or TIFF files beside a JSON file with the geometry.
 
     Parameters
     ----------
@@ -65,6 +65,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
     from dipmed.io import (
         array_projections,
         bart_file,
+        ct_pd_file,
         data_exchange,
         fastmri_file,
         htc_file,
@@ -87,6 +88,7 @@ def _read(path: Path, measurement: int | None) -> Scan:
     readers: dict[str, Callable[[Path], Scan]] = {
         "bart": bart_file.read,
         "data-exchange": data_exchange.read,
+        "dicom-ct-pd": ct_pd_file.read,
         "fastmri": fastmri_file.read,
         "htc": htc_file.read,
         "matlab": matlab_file.read,

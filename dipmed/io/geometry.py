@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.patient import default_affine
-from dipmed.scan import DipmedError, FormatError
+from dipmed.scan import DipmedError, FormatError, GeometryError
 from operators.ct_cone import ConeBeam, PosedBeam, VolumeBeam, volume_grid
 from operators.ct_geometry import Beam, FanBeam, Grid, ParallelBeam, slice_grid
 
@@ -27,6 +27,7 @@ AXES = ("slice", "view", "row", "column")
 VALUES = ("line-integrals", "counts")
 
 _MOST_BYTES = 2**24
+_MOST_VOXELS = 2**16 - 1  # along an axis
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,13 @@ class Description:
         """The pixels or voxels that it says, or those that fill the field of view."""
         if self.image is not None:
             return self.image
-        return slice_grid(self.beam) if isinstance(self.beam, Beam) else volume_grid(self.beam)
+        try:
+            found = slice_grid(self.beam) if isinstance(self.beam, Beam) else volume_grid(self.beam)
+        except (ArithmeticError, ValueError) as error:
+            raise GeometryError(f"what the rays see has no size that numbers can hold: {error}") from error
+        if max(found.shape) > _MOST_VOXELS:
+            raise GeometryError(f"the image would have {found.shape} voxels; check distances, heights and sizes")
+        return found
 
     def affine_for(self, n_slices: int) -> NDArray[np.float64]:
         """The affine that it says, or one of an unknown place: the rotation axis at the origin, along the body."""
@@ -187,7 +194,7 @@ def _positive(value: Any) -> float:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**16:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST_VOXELS:
         raise ValueError(f"expected a whole number from 1 to 65535, got {value!r}")
     return value
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipmed.io import array_projections, data_exchange, htc_file, projection_file, tiff
+from dipmed.io import array_projections, ct_pd_file, data_exchange, htc_file, projection_file, tiff
 from dipmed.io.hdf5 import open_hdf5
 from dipmed.io.ismrmrd_file import mrd_groups
 from dipmed.io.twix_raw import looks_like_twix
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 ACCEPTED = (
     "ISMRMRD (.h5, .mrd), fastMRI (.h5), Siemens Twix (.dat), BART (.cfl with .hdr), MATLAB (.mat), "
     "NumPy (.npy, .npz), HDF5 with kspace and traj; projections of dipmed (.h5), Data-Exchange (.h5), HTC (.mat), "
-    "or NumPy and TIFF with the geometry in JSON"
+    "DICOM-CT-PD (a folder), or NumPy and TIFF with the geometry in JSON"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
 
-# k-space cannot be had from these; the sentence says what to do instead
+_IMAGES = (
+    "images, which are no raw data; simulate a scan of them with `dipmed simulate`, or export the scanner's raw data"
+)
+
+# raw data cannot be had from these; the sentence says what to do instead
 _OTHERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     (
-        "DICOM images, from which no k-space can be recovered; export the raw data at the scanner",
+        f"DICOM {_IMAGES}",
         lambda head: head[128:132] == b"DICM",
     ),
     (
-        "NIfTI images, from which no k-space can be recovered",
+        f"NIfTI {_IMAGES}",
         lambda head: head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"),
     ),
     ("a gzip archive; unpack it first", lambda head: head[:2] == b"\x1f\x8b"),
@@ -65,6 +69,8 @@ def sniff(path: Path) -> str:
         return found
     if looks_like_twix(head, size):
         return "twix"
+    if path.name.endswith(".nii.gz") and head[:2] == b"\x1f\x8b":
+        raise FormatError(f"{path} holds NIfTI {_IMAGES}; accepted are {ACCEPTED}")
     for what, matches in _OTHERS:
         if matches(head):
             raise FormatError(f"{path} holds {what}; accepted are {ACCEPTED}")
@@ -87,6 +93,8 @@ def _by_signature(path: Path, head: bytes) -> str | None:
         return "tiff-projections"
     if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):
         return _sniff_hdf5(path)
+    if head[128:132] == b"DICM" and ct_pd_file.is_projection(path):
+        return "dicom-ct-pd"
     return None
 
 
@@ -94,12 +102,13 @@ def _sniff_folder(path: Path) -> str:
     try:
         if tiff.tiff_files(path):
             return "tiff-projections"
+        dicom = ct_pd_file.dicom_files(path)
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror or error}") from error
-    raise FormatError(
-        f"{path} is a folder without projections; name one raw data file (folders of DICOM images hold no k-space); "
-        f"accepted are {ACCEPTED}"
-    )
+    if dicom and ct_pd_file.is_projection(dicom[0]):
+        return "dicom-ct-pd"
+    holds = f"DICOM {_IMAGES}" if dicom else "no projections; name one raw data file"
+    raise FormatError(f"{path} is a folder that holds {holds}; accepted are {ACCEPTED}")
 
 
 def _is_bart(path: Path) -> bool:

@@ -144,8 +144,9 @@ STRANGE = {
     "noise.dat": (bytes(range(255, 0, -1)) * 8, "unknown format"),
     "zeros.dat": (bytes(20000), "unknown format"),
     "empty.h5": (b"", "is empty"),
-    "image.dcm": (bytes(128) + b"DICM" + bytes(500), "no k-space can be recovered"),
-    "image.nii": (bytes(344) + b"n+1\0" + bytes(500), "NIfTI"),
+    "image.dcm": (bytes(128) + b"DICM" + bytes(500), "DICOM"),
+    "image.nii": (bytes(344) + b"n+1\0" + bytes(500), "NIfTI images, .* `dipmed simulate`"),
+    "image.nii.gz": (b"\x1f\x8b\x08" + bytes(100), "NIfTI images, .* `dipmed simulate`"),
     "packed.dat": (b"\x1f\x8b\x08" + bytes(100), "unpack it first"),
     "pickled.pkl": (b"\x80\x04\x95" + bytes(100), "may run code"),
     "philips.list": (b"# === DATA DESCRIPTION FILE ====\n", "philips_to_ismrmrd"),
@@ -181,7 +182,7 @@ def test_a_file_below_a_file(tmp_path):
 
 
 def test_a_folder(tmp_path):
-    with pytest.raises(FormatError, match=r"is a folder.*DICOM"):
+    with pytest.raises(FormatError, match="is a folder that holds no projections"):
         load(tmp_path)
 
 

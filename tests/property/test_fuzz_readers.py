@@ -19,6 +19,9 @@ import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom import Dataset, Sequence
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian
 from twixtools.hdr_def import MultiRaidFileHeader
 from twixtools.mdh_def import Channel_header, Scan_header, VB17_header
 
@@ -187,7 +190,41 @@ def make_packed_tiff(path):
     make_tiff(path, compression="tiff_adobe_deflate")
 
 
+def make_frames(path):
+    """A DICOM-CT-PD scan in one file, of implicit type as they are published."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ImplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.66"
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = Dataset()
+    dataset.file_meta, dataset.NumberOfFrames, dataset.Rows, dataset.Columns = meta, NX, COILS, NY
+    dataset.BitsAllocated, dataset.RescaleSlope, dataset.RescaleIntercept = 16, 1e-3, 0
+    for tag in (0x70290010, 0x70310010):
+        dataset.add_new(tag, "LO", "CtProjectionData-MayoClinc-v1")
+    for tag, kind, value in (
+        (0x70291002, "FL", 2.0),
+        (0x70291006, "FL", 3.0),
+        (0x7029100B, "CS", "CYLINDRICAL"),
+        (0x70291010, "US", COILS),
+        (0x70291011, "US", NY),
+        (0x70311003, "FL", 100.0),
+        (0x70311031, "FL", 200.0),
+        (0x70311033, "FL", [6.5, 1.5]),
+    ):
+        dataset.add_new(tag, kind, value)
+    items = []
+    for view in range(NX):
+        item = Dataset()
+        item.add_new(0x70310010, "LO", "CtProjectionData-MayoClinc-v1")
+        item.add_new(0x70311001, "FL", 0.4 * view)
+        item.add_new(0x70311002, "FL", 0.1 * view)
+        items.append(item)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(items)
+    dataset.add_new(0x7FE00010, "OW", (1000 * integrals().transpose(1, 0, 2)).astype("<u2").tobytes())
+    dataset.save_as(path, enforce_file_format=True)
+
+
 MAKERS = {
+    "frames.dcm": make_frames,
     "projections.npy": make_npy_projections,
     "pages.tif": make_tiff,
     "packed.tif": make_packed_tiff,
