@@ -6,7 +6,6 @@ Private elements in files of implicit type come as bytes, so the types of all el
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dipmed.io.limits import size_in_words
+from dipmed.io.limits import PARSER_ERRORS, size_in_words
 from dipmed.scan import DipmedError, FormatError
 
 if TYPE_CHECKING:
@@ -28,20 +27,6 @@ _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _PIXELS = 0x7FE00010
 _BYTES = {"float": "<f4", "whole": "<u2"}
-# what the library raises on nonsense
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    MemoryError,
-    EOFError,
-    struct.error,
-)
 
 
 class Tag(NamedTuple):
@@ -204,7 +189,7 @@ def _errors(path: Path) -> Iterator[None]:
     except Exception as error:
         from pydicom.errors import BytesLengthException, InvalidDicomError
 
-        if not isinstance(error, (*_DAMAGE, BytesLengthException, InvalidDicomError)):
+        if not isinstance(error, (*PARSER_ERRORS, BytesLengthException, InvalidDicomError)):
             raise
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise FormatError(f"{path} cannot be read as DICOM; it is truncated or damaged ({reason})") from error

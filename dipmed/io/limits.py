@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 
 from dipmed.scan import FormatError
+
+PARSER_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,  # which an unknown feature is as well
+    SyntaxError,
+    MemoryError,
+    EOFError,
+    struct.error,
+)
+"""What libraries for file formats raise on damaged files, besides exceptions of their own."""
 
 _FREE_BYTES = 16 * 2**20
 _MOST_EXPANSION = 200  # k-space with many unsampled zeros packs about 20 fold, deflate reaches 1032

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipmed.io.limits import array_bytes, check_expansion
+from dipmed.io.limits import PARSER_ERRORS, array_bytes, check_expansion
 from dipmed.scan import DipmedError, FormatError, ShapeError
 
 if TYPE_CHECKING:
@@ -23,20 +22,6 @@ ENDINGS = (".tif", ".tiff")
 _MODES = {"L": "u1", "I;16": "<u2", "I;16B": ">u2", "I": "i4", "F": "f4"}
 _PACKINGS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 _MOST_PAGES = 2**16
-# what the library raises on nonsense, its guard against decompression bombs included
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    SyntaxError,
-    AssertionError,
-    MemoryError,
-    EOFError,
-    struct.error,
-)
 
 
 def read_tiff(path: Path) -> NDArray[Any]:
@@ -117,7 +102,7 @@ def _errors(path: Path) -> Iterator[None]:
     except Exception as error:
         from PIL.Image import DecompressionBombError
 
-        if not isinstance(error, (*_DAMAGE, DecompressionBombError)):
+        if not isinstance(error, (*PARSER_ERRORS, DecompressionBombError)):
             raise
         reason = str(error).partition("\n")[0][:200]
         raise FormatError(f"{path} cannot be read as TIFF; it is truncated or damaged ({reason})") from error
