@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 
 from dipmed.calib.centre import sampled_cells
 from dipmed.calib.readout import split_readout
-from dipmed.ct_baselines import CGTotalVariation
+from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
-from operators import NonCartesianMRI, SliceProjector, combine_sets, field_of_view_mm, volume_of_view_mm
+from operators import (
+    NonCartesianMRI,
+    SliceProjector,
+    VolumeProjector,
+    combine_sets,
+    field_of_view_mm,
+    volume_of_view_mm,
+)
 from operators.ct_geometry import Beam
 from operators.sampling import inside_ellipse
 
@@ -70,7 +77,7 @@ def compare(
     Parameters
     ----------
     methods
-        Names, in the order of the rows; None for `DEFAULT_METHODS`.
+        Names, in the order of the rows; None for those of `DEFAULT_METHODS` that there are for such rays.
     settings
         Calibration, undersampling, device and changes for all methods; ``slices`` names one slice, by default the
         middle one.
@@ -84,7 +91,7 @@ def compare(
     DipmedError
         When the scan is not fully sampled and no image is given, or a method is unknown.
     """
-    names = DEFAULT_METHODS[scan.modality] if methods is None else methods
+    names = _default_methods(scan) if methods is None else methods
     found = [find_method(name, scan.modality) for name in names]
     if not found:
         raise DipmedError("name at least one method to compare")
@@ -111,6 +118,13 @@ def compare(
         images[method.name] = image
     first = 0 if settings.slices is None else settings.slices[0]
     return Comparison(rows, images, target, _data_left(scan, settings), first)
+
+
+def _default_methods(scan: Scan) -> list[str]:
+    found = list(DEFAULT_METHODS[scan.modality])
+    if isinstance(scan, ProjectionScan) and not has_back_projection(scan.beam):
+        found.remove("fbp")
+    return found
 
 
 def _with_less(scan: Scan, settings: ReconSettings) -> ReconSettings:
@@ -249,7 +263,7 @@ def _reference_of_projections(
         raise DipmedError(f"all {scan.n_views} views are kept, so they cannot be judged by themselves; give --views N")
     else:
         job = next(jobs(full, settings, torch.device("cpu")))
-        assert isinstance(job.A, SliceProjector)  # noqa: S101  # the operator of slices
+        assert isinstance(job.A, SliceProjector | VolumeProjector)  # noqa: S101  # the operators of projections
         image = CGTotalVariation(lam=_REFERENCE_WEIGHT)(job.y, job.A).image[0].cpu().numpy()
     if image.shape != full.grid.shape:
         raise ShapeError(f"the reference must be {full.grid.shape} like the image, got {image.shape}")

@@ -16,15 +16,20 @@ from torch import Tensor
 from dipmed.baselines import CGSense
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
 from dipmed.solvers import total_variation_image
-from operators import SliceProjector, filtered_back_projection
+from operators import ConeBeam, SliceProjector, VolumeProjector, feldkamp, filtered_back_projection
+from operators.ct_cone import VolumeBeam
+from operators.ct_geometry import Beam
 from operators.fbp import Filter
 
-Projector = SliceProjector
+Projector = SliceProjector | VolumeProjector
+
+_ROUGH = 15
+"""Iterations that show how bright an image is."""
 
 
 @dataclass(frozen=True)
 class FilteredBackProjection:
-    """Filtered back-projection; see `dipmed.operators.filtered_back_projection`."""
+    """Filtered back-projection; see `dipmed.operators.filtered_back_projection`, and `feldkamp` for volumes."""
 
     filter: Filter = "hann"
 
@@ -75,7 +80,8 @@ class CGTotalVariation:
     Parameters
     ----------
     lam
-        λ, for an image whose filtered back-projection peaks at one.
+        λ, for an image that peaks at one, by its filtered back-projection, or by a few iterations of `SIRT` for rays
+        that have none.
     max_iter, inner, coupling, tol
         As for `dipmed.solvers.total_variation_image`.
     """
@@ -89,7 +95,8 @@ class CGTotalVariation:
     def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
         start = time.perf_counter()
         _check(y, A)
-        scale = 1 / _peak(back_project(y, A, "hann"))
+        rough = back_project(y, A, "hann") if has_back_projection(A.beam) else SIRT(_ROUGH)(y, A).image
+        scale = 1 / _peak(rough)
         x, changes = total_variation_image(
             A,
             A.adjoint(y * scale),
@@ -126,7 +133,14 @@ def back_project(y: Tensor, A: Projector, filter: Filter) -> Tensor:
     """Filtered back-projection on the projector's own grid, without its warning: whoever calls this is told of gaps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        if isinstance(A, VolumeProjector):
+            return feldkamp(y, A.beam, A.grid, filter)
         return filtered_back_projection(y, A.beam, A.grid, filter)
+
+
+def has_back_projection(beam: Beam | VolumeBeam) -> bool:
+    """Whether `back_project` can do it: slices, and volumes that the source went around on a circle."""
+    return isinstance(beam, Beam) or (isinstance(beam, ConeBeam) and beam.is_circular)
 
 
 def _one_over(sums: Tensor) -> Tensor:

@@ -67,7 +67,13 @@ _METHODS = (
         modalities=_MRI,
     ),
     Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391", modalities=_MRI),
-    Method("fbp", "direct", "Filtered back-projection.", "doi:10.1137/1.9780898719277", modalities=_CT),
+    Method(
+        "fbp",
+        "direct",
+        "Filtered back-projection; of cones on a circle by Feldkamp.",
+        "doi:10.1137/1.9780898719277",
+        modalities=_CT,
+    ),
     Method(
         "sirt", "direct", "Simultaneous iterative reconstruction.", "doi:10.1016/0022-5193(72)90180-4", modalities=_CT
     ),

@@ -14,6 +14,7 @@ from operators.ct_sparse import SliceProjector
 from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
 from operators.fbp import filtered_back_projection
+from operators.fdk import feldkamp
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
 from operators.image import Identity, ImageMask
 from operators.noise import add_noise
@@ -67,6 +68,7 @@ __all__ = [
     "combine_sets",
     "density_compensation",
     "dot_test",
+    "feldkamp",
     "field_of_view_mm",
     "filtered_back_projection",
     "from_sigpy",

@@ -53,13 +53,13 @@ def filtered_back_projection(sinogram: Tensor, beam: Beam, grid: Grid, filter: F
         raise ShapeError(f"the sinogram must be real (batch..., {', '.join(map(str, expected))}), got {sinogram.shape}")
     if len(grid.shape) != 2:
         raise ShapeError(f"a slice has two axes, the grid is {grid.shape}")
-    shares = torch.from_numpy(_shares(beam)).to(sinogram)
+    shares = torch.from_numpy(ray_weights(beam)).to(sinogram)
     filtered = filter_rows(sinogram * shares, torch.from_numpy(ramp_spectrum(beam, filter)).to(sinogram))
     return _back_project(filtered, beam, grid)
 
 
-def _shares(beam: Beam) -> Array:
-    """Weight of each measured ray before the filter, ``(view, column)``: cosine, redundancy and angular step."""
+def ray_weights(beam: Beam) -> Array:
+    """Return weights of measured rays before the filter, ``(view, column)``: cosine, redundancy and angular step."""
     angles = np.array(beam.angles)
     if isinstance(beam, ParallelBeam):
         return np.repeat(_steps(angles, math.pi, "half a turn")[:, None], beam.n_columns, axis=1)

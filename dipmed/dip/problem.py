@@ -19,6 +19,7 @@ from operators import (
     MRIOperator,
     NonCartesianMRI,
     SliceProjector,
+    VolumeProjector,
     norm_bound,
 )
 
@@ -161,7 +162,7 @@ def make_problem(
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
-    if isinstance(A, SliceProjector):
+    if isinstance(A, SliceProjector | VolumeProjector):
         A = FilteredProjector(A)
         y = A.weigh(y)
     elif not isinstance(A, _WITH_A_MASK):

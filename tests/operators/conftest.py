@@ -132,7 +132,7 @@ def two_sets(make: Maker) -> Maker:
 
     def make_two(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
         one = make(matrix, dtype, seed)
-        assert isinstance(one, CartesianMRI | NonCartesianMRI)  # noqa: S101  # those have maps
+        assert isinstance(one, CartesianMRI | NonCartesianMRI)  # those have maps
         both = torch.stack([one.maps, one.maps.flip(0) * (1 + 2j)])
         if isinstance(one, CartesianMRI):
             return CartesianMRI(both, one.mask)
@@ -194,6 +194,12 @@ def filtered(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
     return FilteredProjector(projector, seen, 0.5)
 
 
+def filtered_volume(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+    projector = volume(["parallel", "flat", "curved"][seed % 3])(matrix, dtype, seed)
+    seen = torch.rand((projector.range.shape[1], 1, 1), generator=rng_of(seed)) < 0.7
+    return FilteredProjector(projector, seen, 0.5)
+
+
 def matrices(matrix: Matrix, _dtype: torch.dtype, seed: int) -> LinearOperator:
     drawn = [torch.randn((1 + seed % 5, n), generator=rng_of(seed)) for n in matrix]
     kept = [one if seed >> axis & 1 else None for axis, one in enumerate(drawn)]
@@ -243,6 +249,7 @@ CASES = (
     ),
     *(Case(f"volume, {kind}", VolumeProjector, volume(kind), (3,)) for kind in ("parallel", "flat", "curved")),
     Case("filtered slices", FilteredProjector, filtered, (2,)),
+    Case("filtered volume", FilteredProjector, filtered_volume, (3,)),
     Case("identity", Identity, lambda matrix, _, seed: Identity((1, *matrix), is_complex=seed % 2 == 0)),
     Case("image mask", ImageMask, lambda matrix, _, seed: ImageMask(mask(matrix, seed), is_complex=seed % 2 == 0)),
     Case("matrices", Separable, matrices),

@@ -4,14 +4,17 @@ import pytest
 import torch
 
 from operators import (
+    ConeBeam,
     FanBeam,
     FilteredProjector,
     Grid,
     ParallelBeam,
     ShapeError,
     SliceProjector,
+    VolumeProjector,
     angles_over,
     operator_norm,
+    posed,
 )
 
 GRID = Grid((32, 28), (1.0, 1.0))
@@ -53,3 +56,21 @@ def test_weighing_makes_line_integrals_what_the_operator_gives():
 def test_a_mask_of_another_kind_is_refused():
     with pytest.raises(ShapeError, match=r"bool \(90, 1\)"):
         FilteredProjector(SliceProjector(GRID, BEAMS["fan"]), torch.ones(90, dtype=torch.bool))
+
+
+CONE = ConeBeam(angles_over(24, 2 * math.pi), 18, 20, 2.0, 2.0, 60.0, 120.0)
+
+
+@pytest.mark.parametrize(
+    "beam", [CONE, posed(CONE), posed(ParallelBeam(angles_over(24), 20, 1.0), 18)], ids=["cone", "posed", "parallel"]
+)
+def test_volumes_are_filtered_along_their_columns(beam):
+    P = VolumeProjector(Grid((12, 10, 9), (1.0, 1.0, 1.0)), beam)
+    A = FilteredProjector(P)
+    assert 0.93 < operator_norm(A, 100) < 1.001
+    few = A.with_mask(torch.arange(24)[:, None, None] % 3 > 0)
+    x = torch.rand(P.domain.shape)
+    torch.testing.assert_close(few.weigh(P(x)), few(x))
+    assert not few(x)[:, ::3].any()
+    with pytest.raises(ShapeError, match=r"bool \(24, 1, 1\)"):
+        FilteredProjector(P, torch.ones((24, 1), dtype=torch.bool))
