@@ -184,7 +184,9 @@ def simulate(
     volume: Annotated[Path, typer.Argument(help="Image volume, .nii.gz or .nii, or a folder of DICOM slices.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.h5", help="Scan to write.")],
     modality: Annotated[str, typer.Option(metavar="ct|mri", help="What measures the volume.")],
-    geometry: Annotated[str | None, typer.Option(metavar="parallel|fan", help="CT: rays; by default a fan.")] = None,
+    geometry: Annotated[
+        str | None, typer.Option(metavar="parallel|fan|cone", help="CT: rays; by default a fan.")
+    ] = None,
     views: Annotated[int | None, typer.Option(min=1, help="CT: how many views, evenly.")] = None,
     photons: Annotated[
         float | None, typer.Option(metavar="N0", help="CT: photons of each ray without an object; by default no noise.")

@@ -15,8 +15,9 @@ from dipmed.io.images import load_image, save_image
 from dipmed.io.ismrmrd_writer import save_ismrmrd
 from dipmed.io.projection_file import save_projections
 from dipmed.scan import DipmedError, ImageVolume, OutputError, ProjectionScan, Scan
-from dipmed.simulate.ct import GEOMETRIES, ProjectionSettings, simulate_projections
+from dipmed.simulate.ct import ProjectionSettings, simulate_projections
 from dipmed.simulate.mri import KSpaceSettings, simulate_kspace
+from dipmed.simulate.scanner import GEOMETRIES
 
 __all__ = [
     "GEOMETRIES",

@@ -26,20 +26,20 @@ def check_memory(n_bytes: float, advice: str) -> None:
         raise DipmedError(f"this simulation needs about {needed:.1f} GiB, and {MEMORY_GIB:g} GiB are allowed; {advice}")
 
 
-def voxel_sizes(volume: ImageVolume) -> tuple[float, float, float]:
-    """Return the voxel sizes in mm of a volume whose slices have perpendicular axes.
+def voxel_sizes(volume: ImageVolume, n_axes: int = 2) -> tuple[float, float, float]:
+    """Return the voxel sizes in mm of a volume whose first ``n_axes`` axes are perpendicular.
 
     Raises
     ------
     GeometryError
-        When they are not perpendicular.
+        When they are not.
     """
-    x, y, _ = volume.affine[:3, :3].T
-    normal = np.cross(x, y)
-    if not np.linalg.norm(normal) > 0:
-        raise GeometryError("the axes of the volume do not span a slice")
-    check_directions(*(axis / np.linalg.norm(axis) for axis in (x, y, normal)))
-    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    columns = volume.affine[:3, :3].T
+    sizes = np.linalg.norm(columns, axis=1)
+    third = columns[2] if n_axes == 3 else np.cross(columns[0], columns[1])
+    if not (sizes.all() and np.linalg.norm(third) > 0):
+        raise GeometryError("the axes of the volume do not span it")
+    check_directions(columns[0] / sizes[0], columns[1] / sizes[1], third / np.linalg.norm(third))
     return float(sizes[0]), float(sizes[1]), float(sizes[2])
 
 

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dipmed.scan import DipmedError, GeometryError, ImageVolume
 from dipmed.simulate import ProjectionSettings, simulate
-from dipmed.simulate.ct import make_beam
-from operators import FanBeam, field_of_view_mm
+from dipmed.simulate.scanner import make_beam, make_cone
+from operators import FanBeam, Grid, VolumeProjector, field_of_view_mm
 
 AIR, BONE = -1000.0, 500.0
 
@@ -101,6 +102,47 @@ def test_every_view_sees_the_object(radius, pixel, geometry):
         assert beam.column_mm * beam.source_to_axis_mm / beam.source_to_detector_mm == pytest.approx(pixel)
 
 
+def box_volume(shape=(20, 16, 12), voxel=(1.0, 1.2, 1.5)):
+    """A box of bone in air, off the middle."""
+    data = np.full(shape, AIR, np.float32)
+    data[6:14, 4:10, 4:10] = BONE
+    return ImageVolume(data, np.diag([*voxel, 1.0]))
+
+
+def test_a_cone_measures_a_volume():
+    volume = box_volume()
+    found = simulate(volume, ProjectionSettings(n_views=4, geometry="cone", photons=1e6))
+    scan, reference = found.scan, found.reference
+    assert scan.grid.shape == reference.data.shape == (10, 8, 6)
+    assert scan.projections.shape == scan.counts.shape == (1, *scan.beam.shape)
+    assert reference.data[3:7, 2:5, 2:5].min() == pytest.approx(0.03)
+    np.testing.assert_allclose(reference.affine @ [0, 0, 0, 1], volume.affine @ [0.5, 0.5, 0.5, 1])
+    # at the angle 0 the central ray runs along y; the box's middle lies at (0, -0.6 · 2, 1.5) from the axis
+    row, column = (np.abs(places).argsort()[:2] for places in (scan.beam.rows_mm, scan.beam.columns_mm))
+    assert scan.projections[0, 0][np.ix_(row, column)].max() == pytest.approx(0.03 * 6 * 1.2, rel=0.03)
+
+
+def test_a_cone_gives_what_the_volume_projector_gives_of_the_fine_volume():
+    volume = box_volume()
+    scan = simulate(volume, ProjectionSettings(n_views=3, geometry="cone")).scan
+    fine = Grid((20, 16, 12), (1.0, 1.2, 1.5))
+    image = torch.from_numpy(0.02 * (1 + volume.data / 1000))[None]
+    expected = VolumeProjector(fine, scan.beam)(image)[0].numpy()
+    assert scan.projections[0].sum() == pytest.approx(expected.sum(), rel=0.02)
+    difference = np.linalg.norm(scan.projections[0] - expected) / np.linalg.norm(expected)
+    assert 1e-3 < difference < 0.2  # of a mean over the cell and the ray to its middle
+
+
+@given(radius=st.floats(1, 500), height=st.floats(1, 300), pixel=st.floats(0.5, 5), slice_mm=st.floats(0.5, 5))
+def test_every_view_of_a_cone_sees_the_object(radius, height, pixel, slice_mm):
+    beam = make_cone(2, radius, height, pixel, slice_mm)
+    seen = np.array([[beam.rows_mm[-1] + beam.row_mm / 2], [beam.columns_mm[-1] + beam.column_mm / 2]])
+    nearest = beam.source_to_axis_mm - radius
+    tangent = radius / math.sqrt(beam.source_to_axis_mm**2 - radius**2)
+    needed = np.array([[height / 2 / nearest], [tangent]]) * beam.source_to_detector_mm
+    assert (seen >= needed * (1 - 1e-9)).all()
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -128,6 +170,15 @@ def test_a_sheared_slice_is_refused():
     affine[0, 1] = 0.5
     with pytest.raises(GeometryError, match="perpendicular"):
         simulate(ImageVolume(disc_volume().data, affine), ProjectionSettings(n_views=3))
+
+
+def test_a_cone_needs_slices_that_lie_straight_over_each_other():
+    affine = np.eye(4)
+    affine[0, 2] = 0.5
+    slanted = ImageVolume(box_volume().data, affine)
+    with pytest.raises(GeometryError, match="perpendicular"):
+        simulate(slanted, ProjectionSettings(n_views=3, geometry="cone"))
+    assert simulate(slanted, ProjectionSettings(n_views=3)).scan.n_slices == 12
 
 
 def test_what_does_not_fit_in_memory_is_refused_with_an_estimate(monkeypatch):
