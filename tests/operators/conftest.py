@@ -176,7 +176,7 @@ def volume(kind: str) -> Maker:
 
     def make(matrix: Matrix, _dtype: torch.dtype, seed: int) -> VolumeProjector:
         rng = np.random.default_rng(seed)
-        grid = Grid(matrix, tuple(rng.uniform(1.2, 3, 3)), tuple(rng.uniform(-0.3, 0.3, 3)))
+        grid = Grid(matrix, tuple(rng.uniform(2, 3, 3)), tuple(rng.uniform(-0.3, 0.3, 3)))
         angles, n_rows, n_columns = tuple(rng.uniform(-7, 7, 1 + seed % 4)), 1 + seed % 5, 1 + seed % 7
         rows_by, columns_by, shift = rng.uniform(-0.3, 0.3, 3)
         if kind == "parallel":
