@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,17 @@ from operators.errors import DipmedError, ShapeError
 
 Weights = Literal["joseph", "strip"]
 
+Rows = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float32]]
+"""Of a sparse matrix: how many weights each has, and the pixels and values of these, row after row."""
+
+_PARTS = tuple(f"_{of}_{part}" for of in ("rows", "columns") for part in ("start", "index", "value"))
+
+_KEPT_GIB = 1.0
+"""Largest pair that is kept for the next projector of the same grid and beam; two are."""
+
+_TOGETHER = 32
+"""Columns that are worked on at a time."""
+
 _BYTES_PER_WEIGHT = 2 * (4 + 4)
 """Of a value and a column number, in the matrix and in its transpose."""
 
@@ -27,7 +39,8 @@ class SliceProjector(LinearOperator):
     """Line integrals through a slice: attenuation ``(1, x, y)`` in 1/mm becomes a sinogram ``(1, view, column)``.
 
     The weights are computed once and kept as two sparse matrices, A and Aᵀ, so that one product serves all slices of a
-    batch, on the CPU and on a GPU, and the adjoint is exact.
+    batch, on the CPU and on a GPU, and the adjoint is exact. Projectors of the same grid and beam share them, unless
+    they are large.
 
     Parameters
     ----------
@@ -63,14 +76,10 @@ class SliceProjector(LinearOperator):
         )
         self.grid = grid
         self.beam = beam
-        make = _joseph if weights == "joseph" else _strips
-        matrix = sparse.vstack([make(grid, beam, view) for view in range(n_views)], format="csr", dtype=np.float32)
-        if not matrix.nnz:
-            raise DipmedError(f"no ray of {beam} meets the {grid}")
-        for name, part in (("_rows", matrix), ("_columns", matrix.T.tocsr())):
-            self.register_buffer(f"{name}_start", torch.from_numpy(part.indptr), persistent=False)
-            self.register_buffer(f"{name}_index", torch.from_numpy(part.indices), persistent=False)
-            self.register_buffer(f"{name}_value", torch.from_numpy(part.data), persistent=False)
+        small = _gib(grid, beam) <= _KEPT_GIB
+        parts = (_kept_pair if small else _pair)(grid, beam, weights)
+        for name, part in zip(_PARTS, parts, strict=True):
+            self.register_buffer(name, part, persistent=False)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._multiply("_rows", x, self.domain, self.range)
@@ -98,7 +107,7 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
             f"the source, {beam.source_to_axis_mm:g} mm from the axis, must stand outside the grid, which reaches "
             f"{grid.radius_mm:g} mm"
         )
-    needed = len(beam.angles) * beam.n_columns * 2 * max(grid.shape) * _BYTES_PER_WEIGHT / 2**30
+    needed = _gib(grid, beam)
     if needed > memory_gib:
         raise DipmedError(
             f"{len(beam.angles)} views of {beam.n_columns} columns through {grid.shape} pixels need about "
@@ -106,103 +115,133 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
         )
 
 
-def _joseph(grid: Grid, beam: Beam, view: int) -> sparse.csr_array:
-    """Weights of one view, ``(column, pixel)``."""
+def _gib(grid: Grid, beam: Beam) -> float:
+    """About how much memory the pair of matrices takes."""
+    return len(beam.angles) * beam.n_columns * 2 * max(grid.shape) * _BYTES_PER_WEIGHT / 2**30
+
+
+def _pair(grid: Grid, beam: Beam, weights: Weights) -> tuple[Tensor, ...]:
+    """Starts, pixels and values of the matrix, and of its transpose, in the order of `_PARTS`."""
+    make = _joseph if weights == "joseph" else _strips
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets go of the interpreter for most of it
+        views = list(pool.map(partial(make, grid, beam), range(len(beam.angles))))
+    counts, index, values = _joined(views)
+    if not len(values):
+        raise DipmedError(f"no ray of {beam} meets the {grid}")
+    start = np.concatenate([[0], np.cumsum(counts)])
+    start = start.astype(np.int32 if start[-1] < 2**31 else np.int64)
+    shape = len(counts), math.prod(grid.shape)
+    matrix = sparse.csr_array((values, index.astype(start.dtype, copy=False), start), shape=shape)
+    return tuple(
+        torch.from_numpy(part) for made in (matrix, matrix.T.tocsr()) for part in (made.indptr, made.indices, made.data)
+    )
+
+
+_kept_pair = lru_cache(maxsize=2)(_pair)
+
+
+def _joseph(grid: Grid, beam: Beam, view: int) -> Rows:
+    """Weights of one view, column after column."""
     points, directions = beam.rays(view, beam.columns_mm)
     steps = np.abs(directions) / np.array(grid.spacing_mm)
-    along_x = steps[:, 0] >= steps[:, 1]
-    rows, pixels, values = [], [], []
-    for main, chosen in ((0, along_x), (1, ~along_x)):
-        ray = np.flatnonzero(chosen)
-        if len(ray):
-            row, pixel, value = _interpolate(grid, points[ray], directions[ray], main)
-            rows.append(ray[row])
-            pixels.append(pixel)
-            values.append(value)
-    shape = (beam.n_columns, math.prod(grid.shape))
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(pixels)))
-    return sparse.coo_array(entries, shape=shape).tocsr()
+    # rays that cross both alike, as at 45 degrees, all go the same way whatever the rounding
+    along_y = steps[:, 1] > steps[:, 0] * (1 + 1e-6)
+    runs = _runs(along_y)
+    return _joined([_interpolate(grid, points[run], directions[run], int(along_y[run[0]])) for run in runs])
 
 
-def _interpolate(
-    grid: Grid, points: Array, directions: Array, main: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
-    """Step along the axis ``main`` from pixel to pixel; return ray, pixel and weight of all that are touched."""
+def _interpolate(grid: Grid, points: Array, directions: Array, main: int) -> Rows:
+    """Step along the axis ``main`` from pixel to pixel, and share each step between the two pixels around the ray."""
     cross = 1 - main
-    distance = (grid.coordinates(main)[None, :] - points[:, main, None]) / directions[:, main, None]
-    crossing = points[:, cross, None] + distance * directions[:, cross, None]
-    place = (crossing - grid.coordinates(cross)[0]) / grid.spacing_mm[cross]
+    start, rise = _places(grid, points, directions, main)
+    step = np.arange(grid.shape[main])
+    place = start[:, None] + np.outer(rise, step)
+    length = (grid.spacing_mm[main] / np.abs(directions[:, main])).astype(np.float32)[:, None]
     low = np.floor(place)
-    fraction = place - low
-    length = np.broadcast_to(grid.spacing_mm[main] / np.abs(directions[:, main, None]), place.shape)
-    found = []
-    for index, weight in ((low, (1 - fraction) * length), (low + 1, fraction * length)):
-        ray, step = np.nonzero((index >= 0) & (index < grid.shape[cross]) & (weight > 0))
-        crossed = index[ray, step].astype(np.int64)
-        pixel = step * grid.shape[1] + crossed if main == 0 else crossed * grid.shape[1] + step
-        found.append((ray, pixel, weight[ray, step].astype(np.float32)))
-    ray, pixel, weight = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return ray, pixel, weight
+    upper = (place - low).astype(np.float32) * length
+    below = low.clip(-2, grid.shape[cross]).astype(np.int32)
+    strides = grid.shape[1], 1
+    pixel = below * np.int32(strides[cross]) + (step * strides[main]).astype(np.int32)
+    # the two pixels of a step side by side, so that rays stay in order
+    index = np.stack([pixel, pixel + np.int32(strides[cross])], axis=-1)
+    weight = np.stack([length - upper, upper], axis=-1)
+    kept = weight > 0
+    kept[..., 0] &= (below >= 0) & (below < grid.shape[cross])
+    kept[..., 1] &= (below >= -1) & (below < grid.shape[cross] - 1)
+    return np.count_nonzero(kept, axis=(1, 2)), index[kept], weight[kept]
 
 
-def _strips(grid: Grid, beam: Beam, view: int) -> sparse.csr_array:
-    """Weights of one view, ``(column, pixel)``: the area of a pixel in the strip of a column over its width there."""
+def _runs(along_y: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Neighbouring columns whose rays have the same main axis, few enough for the processor's cache."""
+    n = len(along_y)
+    cuts = np.union1d(np.flatnonzero(np.diff(along_y)) + 1, np.arange(_TOGETHER, n, _TOGETHER))
+    return np.split(np.arange(n), cuts)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    counts, index, values = (np.concatenate(some) for some in zip(*parts, strict=True))
+    return counts, index, values
+
+
+def _strips(grid: Grid, beam: Beam, view: int) -> Rows:
+    """Weights of one view, column after column: the area of a pixel in the strip of a column over its width there."""
     edges = np.append(beam.columns_mm - beam.column_mm / 2, beam.columns_mm[-1] + beam.column_mm / 2)
     points, directions = beam.rays(view, edges)
+    steps = np.abs(directions) / np.array(grid.spacing_mm)
+    along_y = (steps[:-1] + steps[1:])[:, 1] > (steps[:-1] + steps[1:])[:, 0]
+    runs = _runs(along_y)
+    return _joined([_share(grid, points, directions, run, int(along_y[run[0]])) for run in runs])
+
+
+def _share(grid: Grid, points: Array, directions: Array, columns: NDArray[np.intp], main: int) -> Rows:
+    """Share each row of pixels across the axis ``main`` out to the strips of some columns."""
+    cross = 1 - main
+    edges = np.append(columns, columns[-1] + 1)
+    points, directions = points[edges], directions[edges]
+    start, rise = _places(grid, points, directions, main)
+    step = np.arange(grid.shape[main])
+    place = start[:, None] + np.outer(rise, step)
+    # within a row of pixels a line moves by its rise, half of it to either side
+    tilt = np.maximum(np.abs(rise[:-1]), np.abs(rise[1:]))[:, None] / 2
+    lowest = np.ceil(np.minimum(place[:-1], place[1:]) - tilt - 0.5)
+    highest = np.floor(np.maximum(place[:-1], place[1:]) + tilt + 0.5)
+    across = lowest[..., None] + np.arange(int((highest - lowest).max()) + 1)  # (column, step, pixel)
     normals = np.stack([directions[:, 1], -directions[:, 0]], axis=-1)  # along u
-    x, y = grid.coordinates(0)[:, None], grid.coordinates(1)[None, :]
-    columns, pixels, values = [], [], []
-    for column, (first, last) in enumerate(_columns_with_pixels(grid, points, normals)):
-        rows = slice(first, last)
-        below = _area_below(grid, x[rows], y, points[column], normals[column])
-        above = _area_below(grid, x[rows], y, points[column + 1], normals[column + 1])
-        area = below - above
-        i, j = np.nonzero(area > 1e-9 * math.prod(grid.spacing_mm))
-        width = _width(x[rows][i, 0], y[0, j], points[column : column + 2], normals[column : column + 2])
-        columns.append(np.full(len(i), column))
-        pixels.append((i + first) * grid.shape[1] + j)
-        values.append((area[i, j] / width).astype(np.float32))
-    shape = (beam.n_columns, math.prod(grid.shape))
-    entries = (np.concatenate(values), (np.concatenate(columns), np.concatenate(pixels)))
-    return sparse.coo_array(entries, shape=shape).tocsr()
+
+    def distance(edge: slice) -> Array:
+        from_edge = (grid.coordinates(main) - points[edge, main, None]) * normals[edge, main, None]
+        from_edge += (grid.coordinates(cross)[0] - points[edge, cross, None]) * normals[edge, cross, None]
+        return from_edge[..., None] + across * (grid.spacing_mm[cross] * normals[edge, cross])[:, None, None]
+
+    to_first, to_second = distance(slice(None, -1)), distance(slice(1, None))
+    area = _area_below(grid, to_first, normals[:-1]) - _area_below(grid, to_second, normals[1:])
+    kept = (area > 1e-9 * math.prod(grid.spacing_mm)) & (across >= 0) & (across < grid.shape[cross])
+    strides = grid.shape[1], 1
+    pixel = across.clip(0, grid.shape[cross]).astype(np.int32) * np.int32(strides[cross])
+    pixel += (step * strides[main]).astype(np.int32)[:, None]
+    width = (to_first - to_second)[kept]
+    return np.count_nonzero(kept, axis=(1, 2)), pixel[kept], (area[kept] / width).astype(np.float32)
 
 
-def _columns_with_pixels(grid: Grid, points: Array, normals: Array) -> Iterator[tuple[int, int]]:
-    """Yield for each column the range of pixels along x that its strip can meet."""
-    half = grid.shape[1] * grid.spacing_mm[1] / 2
-    ends = grid.centre_mm[1] + np.array([-half, half])
-    for column in range(len(points) - 1):
-        reach = []
-        for point, normal in zip(points[column : column + 2], normals[column : column + 2], strict=True):
-            if abs(normal[0]) < 1e-9:
-                reach += [-np.inf, np.inf]
-            else:
-                reach += [point[0] - (end - point[1]) * normal[1] / normal[0] for end in ends]
-        place = (np.clip([min(reach), max(reach)], -1e9, 1e9) - grid.coordinates(0)[0]) / grid.spacing_mm[0]
-        yield max(0, math.floor(place[0]) - 1), max(0, min(grid.shape[0], math.ceil(place[1]) + 2))
+def _places(grid: Grid, points: Array, directions: Array, main: int) -> tuple[Array, Array]:
+    """Where lines cross the first row of pixels across the axis ``main``, in pixels, and by how much more the next."""
+    cross = 1 - main
+    slope = directions[:, cross] / directions[:, main]
+    start = points[:, cross] + (grid.coordinates(main)[0] - points[:, main]) * slope - grid.coordinates(cross)[0]
+    return start / grid.spacing_mm[cross], slope * (grid.spacing_mm[main] / grid.spacing_mm[cross])
 
 
-def _area_below(grid: Grid, x: Array, y: Array, point: Array, normal: Array) -> Array:
-    """Area of each pixel on the far side of a line, along its normal.
+def _area_below(grid: Grid, distance: Array, normal: Array) -> Array:
+    """Area of pixels on the far side of the line of each column, by the distance of their middles from it.
 
     Projected on the normal, a rectangle is a trapezoid; this is its integral beyond the line.
     """
-    distance = (x - point[0]) * normal[0] + (y - point[1]) * normal[1]
-    a, b = sorted(abs(n) * s for n, s in zip(normal, grid.spacing_mm, strict=True))
-    total = math.prod(grid.spacing_mm)
+    sides = np.abs(normal) * np.array(grid.spacing_mm)
+    a, b = sides.min(axis=-1)[:, None, None], sides.max(axis=-1)[:, None, None]
     outer, inner = (a + b) / 2, (b - a) / 2
-    t = np.clip(distance, -outer, outer)
-    if a < 1e-12 * b:
-        return total * (t + outer) / (2 * outer)
+    side = np.minimum(np.abs(distance), outer)
     # half of a rectangle, less the corner that the slope of the trapezoid cuts off
-    side = np.abs(t)
-    slope = np.clip(side - inner, 0, None)
-    half = np.minimum(side, inner) + slope - slope**2 / (2 * a)
-    return total * (0.5 + np.sign(t) * half / b)
-
-
-def _width(x: Array, y: Array, points: Array, normals: Array) -> Array:
-    """Width of a strip at these places, from the distances to its two edges."""
-    to_first = (x - points[0, 0]) * normals[0, 0] + (y - points[0, 1]) * normals[0, 1]
-    to_second = (x - points[1, 0]) * normals[1, 0] + (y - points[1, 1]) * normals[1, 1]
-    return to_first - to_second
+    corner = np.clip(side - inner, 0, None)
+    half = np.minimum(side, inner) + corner - corner**2 / (2 * np.maximum(a, 1e-12 * b))
+    area: Array = math.prod(grid.spacing_mm) * (0.5 + np.copysign(half / b, distance))
+    return area

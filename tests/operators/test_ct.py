@@ -133,6 +133,18 @@ def test_strips_share_a_pixel_out_to_the_columns():
     torch.testing.assert_close(seen, torch.full_like(seen, 1.3), rtol=1e-4, atol=0)
 
 
+def test_projectors_of_the_same_rays_share_their_matrices():
+    grid, beam = Grid((6, 5), (1.0, 1.0)), ParallelBeam(angles_over(3), 8, 1.0)
+    A, B = SliceProjector(grid, beam), SliceProjector(replace(grid), replace(beam))
+    assert A._rows_value.data_ptr() == B._rows_value.data_ptr()
+    # one that moves to another precision leaves the other where it is
+    B.double()
+    assert A._rows_value.dtype == torch.float32
+    others = SliceProjector(grid, beam, "strip"), SliceProjector(grid, replace(beam, column_offset=0.5))
+    x = torch.rand(A.domain.shape)
+    assert all(not torch.equal(other(x), A(x)) for other in others)
+
+
 @in_all_beams
 def test_back_projection_gives_the_values_back(beam):
     image = filtered_back_projection(0.02 * disc_integrals(beam), beam, GRID)[0].numpy() / 0.02
