@@ -51,6 +51,7 @@ SplitOption = Annotated[
     bool,
     typer.Option("--split-readout", help="Take a 3-D Cartesian scan slice by slice, across its fully sampled readout."),
 ]
+RebinOption = Annotated[bool, typer.Option("--rebin", help="CT: turn a helical scan into slices, by rebinning.")]
 SetsOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="Sets of ESPIRiT maps; 2 for a field of view smaller than the object.")
 ]
@@ -119,6 +120,7 @@ def recon(
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
+    rebin: RebinOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     hounsfield: Annotated[bool, typer.Option("--hounsfield", help="CT: write Hounsfield units, not 1/mm.")] = False,
@@ -156,6 +158,7 @@ def recon(
         n_coils=coils,
         join_frames=join_frames,
         split_readout=split_readout,
+        rebin=rebin,
         views=views,
         matrix=matrix,
         hounsfield=hounsfield,
@@ -258,6 +261,7 @@ def compare(
     coils: CoilsOption = None,
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
+    rebin: RebinOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     slice_number: Annotated[
@@ -286,6 +290,7 @@ def compare(
         n_coils=coils,
         join_frames=join_frames,
         split_readout=split_readout,
+        rebin=rebin,
         views=views,
         matrix=matrix,
         slices=None if slice_number is None else (slice_number, slice_number + 1),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import sampled_cells
+from dipmed.calib.helix import rebin_helix
 from dipmed.calib.readout import split_readout
 from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, reference_image, score
@@ -91,6 +92,8 @@ def compare(
     DipmedError
         When the scan is not fully sampled and no image is given, or a method is unknown.
     """
+    if settings.rebin and isinstance(scan, ProjectionScan):
+        scan, settings = rebin_helix(scan), replace(settings, rebin=False)
     names = _default_methods(scan) if methods is None else methods
     found = [find_method(name, scan.modality) for name in names]
     if not found:

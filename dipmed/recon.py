@@ -21,6 +21,7 @@ from dipmed.calib.coils import (
     estimate_maps,
     volume_reference,
 )
+from dipmed.calib.helix import rebin_helix
 from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import centre_rotation, keep_slices, keep_views, resample_grid
 from dipmed.calib.readout import remove_oversampling, split_readout
@@ -76,6 +77,8 @@ class ReconSettings:
     split_readout
         Reconstruct a 3-D Cartesian acquisition slice by slice, see `dipmed.calib.readout.split_readout`; ``slices`` are
         then positions along the readout.
+    rebin
+        Turn a helical CT scan into slices first, see `dipmed.calib.helix.rebin_helix`.
     maps
         ``"espirit"``, ``"jsense"``, or a file of sensitivity maps.
     map_sets
@@ -103,6 +106,7 @@ class ReconSettings:
     mask: Path | None = None
     join_frames: bool = False
     split_readout: bool = False
+    rebin: bool = False
     maps: str = "espirit"
     map_sets: int = 1
     n_coils: int | None = None
@@ -115,7 +119,7 @@ class ReconSettings:
 
     def ndim_for(self, scan: Scan) -> int:
         """Dimensions of one image of a scan as it is reconstructed."""
-        return 2 if self.split_readout else scan.ndim
+        return 2 if self.split_readout or self.rebin else scan.ndim
 
     def preset_for(self, modality: str, ndim: int) -> str:
         """Name of the preset for a scan of ``ndim`` dimensions by ``"mri"`` or ``"ct"``."""
@@ -208,7 +212,13 @@ _FOR_KSPACE = {
     "map_sets": "--map-sets",
     "n_coils": "--coils",
 }
-_FOR_PROJECTIONS = {"views": "--views", "matrix": "--matrix", "hounsfield": "--hounsfield", "water": "--water"}
+_FOR_PROJECTIONS = {
+    "rebin": "--rebin",
+    "views": "--views",
+    "matrix": "--matrix",
+    "hounsfield": "--hounsfield",
+    "water": "--water",
+}
 
 
 def _check_choices(scan: Scan, settings: ReconSettings) -> None:
@@ -221,6 +231,8 @@ def _check_choices(scan: Scan, settings: ReconSettings) -> None:
 
 
 def _prepare_projections(scan: ProjectionScan, settings: ReconSettings) -> ProjectionScan:
+    if settings.rebin:
+        scan = rebin_helix(scan)
     if settings.slices is not None:
         scan = keep_slices(scan, settings.slices)
     if settings.views is not None:

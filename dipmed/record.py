@@ -126,6 +126,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
         "undersample": settings.undersample,
         "split_readout": settings.split_readout,
+        "rebin": settings.rebin,
         "views": settings.views,
         "unit": result.unit,
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",

@@ -139,3 +139,11 @@ def test_images_are_not_reconstructed_but_simulated(run_cli, data_dir, tmp_path)
         done = run_cli("recon", volume, "-o", tmp_path / "a.nii", "--method", "fbp")
         assert done.code == 1
         assert "simulate a scan of them with `dipmed simulate`" in " ".join(done.err.split())
+
+
+def test_only_a_helix_is_rebinned(run_cli, tmp_path):
+    scan = write(tmp_path / "a.npy", fan_sinogram(FULL), describe(FULL))
+    for command, outputs in (("recon", ("-o", tmp_path / "a.nii", "--method", "fbp")), ("compare", ())):
+        done = run_cli(command, scan, *outputs, "--rebin")
+        assert done.code == 1
+        assert "rebinned from a cone beam on a helix" in " ".join(done.err.split())

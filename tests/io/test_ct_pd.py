@@ -13,11 +13,14 @@ from pydicom import Dataset, Sequence
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dipmed.calib.projections import resample_grid
+from dipmed.ct_baselines import SIRT
 from dipmed.io import load
 from dipmed.io.sniff import sniff
+from dipmed.recon import ReconSettings, reconstruct
 from dipmed.record import scan_record
 from dipmed.scan import FormatError, GeometryError, ShapeError
-from operators import ConeBeam, FanBeam, filtered_back_projection
+from operators import ConeBeam, FanBeam, VolumeProjector, filtered_back_projection
 
 RADIUS, DISTANCE = 300.0, 500.0
 N_COLUMNS, ROW_MM, COLUMN_MM = 72, 9.0, 4.0
@@ -205,6 +208,29 @@ def test_one_row_reconstructs_the_ball_where_it_is_in_the_patient(tmp_path, posi
     assert (scan.affine @ [*inside.mean(axis=0), 0, 1])[:3] == pytest.approx(BALL * [-1, -1, 1], abs=0.5)
     assert image[image > ATTENUATION / 2].mean() == pytest.approx(ATTENUATION, rel=0.05)
     assert np.linalg.norm(scan.affine[:3, 2]) == pytest.approx(ROW_MM * RADIUS / DISTANCE)
+
+
+def test_a_helix_reconstructs_the_ball_where_it_is_in_the_patient(tmp_path):
+    views = [(0.3 + 0.25 * view, -28.0 + 1.6 * view, FLYING[view % 3]) for view in range(50)]
+    scan = load(write(tmp_path / "scan", views))
+    coarse = resample_grid(scan, 40)
+    A = VolumeProjector(coarse.grid, scan.beam)
+    image = SIRT(25)(torch.from_numpy(scan.projections), A).image[0].numpy()
+    inside = np.argwhere(image > ATTENUATION / 2)
+    assert (coarse.affine @ [*inside.mean(axis=0), 1])[:3] == pytest.approx(BALL * [-1, -1, 1], abs=0.7)
+    volume = len(inside) * abs(np.linalg.det(coarse.affine[:3, :3]))
+    assert volume == pytest.approx(4 / 3 * math.pi * BALL_RADIUS**3, rel=0.1)
+
+
+def test_a_helix_is_rebinned_to_slices_in_their_place(tmp_path):
+    still = (0.0, 0.0, 0.0)
+    scan = load(write(tmp_path / "scan", [(0.3 - 0.05 * view, 40.0 - 0.2 * view, still) for view in range(400)]))
+    result = reconstruct(scan, ReconSettings(method="fbp", rebin=True, matrix=64))
+    image, affine = result.volume.data.real, result.volume.affine
+    inside = np.argwhere(image > ATTENUATION / 2)
+    assert (affine @ [*inside.mean(axis=0), 1])[:3] == pytest.approx(BALL * [-1, -1, 1], abs=0.7)
+    assert result.preset == "ct-2d"
+    assert any("single-slice rebinning" in sentence for sentence in result.assumptions)
 
 
 def test_weights_water_and_what_is_assumed(tmp_path):
