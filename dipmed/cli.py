@@ -30,7 +30,9 @@ _INTERRUPTED = 130
 
 FileArgument = Annotated[
     Path,
-    typer.Argument(help="File of k-space or of projections; for BART the .cfl, the .hdr or their common name."),
+    typer.Argument(
+        help="File of k-space or projections, or a folder of projections; for BART the .cfl, the .hdr or their common name."
+    ),
 ]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write a record; - for standard output.")
