@@ -31,7 +31,8 @@ _INTERRUPTED = 130
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="File of k-space or projections, or a folder of projections; for BART the .cfl, the .hdr or their common name."
+        help="File of k-space or projections, or a folder of projections; "
+        "for BART the .cfl, the .hdr or their common name."
     ),
 ]
 JsonOption = Annotated[

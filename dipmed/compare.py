@@ -19,7 +19,7 @@ from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
-from dipmed.recon import Job, ReconSettings, jobs, prepare, prepare_kspace, resolve_device
+from dipmed.recon import Job, ReconSettings, check_fits, jobs, prepare, prepare_kspace, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
     NonCartesianMRI,
@@ -107,6 +107,9 @@ def compare(
     if reference == "full":
         settings = _with_less(scan, settings)
     target, support = find_reference(scan, settings, reference)
+    if isinstance(scan, KSpaceScan):
+        for method in found:
+            check_fits(scan, replace(settings, method=method.name))
     device = resolve_device(settings.device)
     start = time.perf_counter()
     job = next(jobs(prepare(scan, settings), settings, device))

@@ -29,6 +29,7 @@ from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Observer, Progress
 from dipmed.io.arrays import load_maps, load_mask
+from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import Method, find_method, make_reconstructor
 from dipmed.scan import (
     Complex64,
@@ -406,8 +407,10 @@ def _on_grid(
         return data, CartesianMRI(torch.from_numpy(given), sampled), None
     calibration = None if scan.calibration is None else scan.calibration[0, index]
     found = estimate_maps(y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets)
-    maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
-    return data, CartesianMRI(maps, sampled), CartesianMRI(wide, sampled)
+    A = CartesianMRI(torch.from_numpy(found.cropped), sampled)
+    # maps beyond the support are for the last steps of a fit alone
+    is_fit = find_method(settings.method).is_fit
+    return data, A, CartesianMRI(torch.from_numpy(found.maps), sampled) if is_fit else None
 
 
 def _along_trajectory(
@@ -472,6 +475,8 @@ def reconstruct(
     method = find_method(settings.method, scan.modality)
     config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device)
+    if isinstance(scan, KSpaceScan):
+        check_fits(scan, settings)
     prepared = prepare(scan, settings)
     parts: list[Reconstruction] = []
     n_images = _n_frames(prepared) * prepared.n_slices
@@ -512,6 +517,20 @@ def reconstruct(
         assumptions=prepared.assumptions,
         notes=notes,
     )
+
+
+def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
+    """Refuse a reconstruction that memory will not hold, before it starts."""
+    method, ndim = find_method(settings.method), settings.ndim_for(scan)
+    config = settings.fit_config(scan.modality, ndim) if method.is_fit else None
+    needed = kspace_memory(scan, method.name, config, ndim=ndim, n_coils=settings.n_coils, n_sets=settings.map_sets)
+    sizes = " x ".join(map(str, scan.matrix_shape))
+    advice = "compress to fewer coils with --coils N"
+    if ndim == 3 and scan.is_cartesian:
+        advice += ", or go slice by slice with --split-readout"
+    elif scan.n_slices > 1:
+        advice += ", or take fewer --slices"
+    check_memory(needed, f"{method.name} of {scan.n_coils} coils of {sizes}", advice)
 
 
 def _empty(job: Job, method: str) -> Reconstruction:

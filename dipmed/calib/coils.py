@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import calibration_width
-from dipmed.calib.maps import calibration_signal, espirit_maps, jsense_maps
+from dipmed.calib.maps import calibration_signal, centred, espirit_maps, jsense_maps
 from dipmed.calib.noise import mix_coils
 from dipmed.scan import Complex64, DipmedError, KSpaceScan, ShapeError
 
@@ -159,6 +159,12 @@ def estimate_maps(
     _check_sets(n_sets, len(kspace), method)
     if len(kspace) == 1:
         return CoilMaps(np.ones_like(kspace, dtype=np.complex64), np.ones(mask.shape, dtype=bool))
+    limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape[-2:])
+    matrix, is_volume = mask.shape[-2:], method == "espirit" and kspace.ndim == 4
+    if is_volume:  # of both phase encodes, nothing but the centre is looked at
+        y, z = (centred(n, limit) for n in matrix)
+        kspace, mask = kspace[..., y, z], mask[:, y, z]
+        calibration = None if calibration is None else calibration[..., y, z]
     data, sampled = _calibration_data(kspace, mask, calibration)
     if not data.any():
         if volume is not None:
@@ -166,14 +172,17 @@ def estimate_maps(
             shape = (*sets[:1], *kspace.shape)
             return CoilMaps(np.zeros(shape, dtype=np.complex64), np.zeros((*sets, *mask.shape), dtype=bool))
         raise DipmedError("the calibration data are all zero, so no sensitivity maps can be estimated")
-    limit = min(CALIBRATION_WIDTH if calib_width is None else calib_width, *mask.shape[-2:])
     # in virtual coils ordered by energy, the first one is the phase reference and dead coils come last
     rotation = _directions([_central_box(data, sampled, limit)]) if volume is None else volume.rotation
     virtual = np.tensordot(rotation, data, axes=1).astype(np.complex64)
+    back = rotation.conj().T
     if method == "espirit":
         signal = None if volume is None else volume.signal
-        maps, eigenvalues = espirit_maps(virtual, sampled, limit, signal, n_sets, crop)
-        maps, support = maps * (eigenvalues > min(crop, MARGIN_CROP)), eigenvalues > crop
+        maps, eigenvalues = espirit_maps(
+            virtual, sampled, limit, signal, n_sets, crop, matrix, back if is_volume else None
+        )
+        maps *= eigenvalues > min(crop, MARGIN_CROP)
+        support = eigenvalues > crop
     else:
         maps = jsense_maps(virtual, sampled, limit)
         support = np.abs(maps).sum(axis=0) > 0
@@ -182,9 +191,9 @@ def estimate_maps(
             "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
             "is not in the middle of the array; use --maps jsense or --maps FILE"
         )
-    back = rotation.conj().T
-    rotated = np.tensordot(back, maps, axes=1) if n_sets == 1 else np.stack([np.tensordot(back, s, 1) for s in maps])
-    return CoilMaps(np.ascontiguousarray(rotated, dtype=np.complex64), support)
+    if not is_volume:
+        maps = np.tensordot(back, maps, axes=1) if n_sets == 1 else np.stack([np.tensordot(back, s, 1) for s in maps])
+    return CoilMaps(np.ascontiguousarray(maps, dtype=np.complex64), support)
 
 
 def volume_reference(

@@ -32,6 +32,8 @@ def espirit_maps(
     signal: float | None = None,
     n_sets: int = 1,
     crop: float = 0.8,
+    matrix: tuple[int, ...] | None = None,
+    back: Complex64 | None = None,
 ) -> tuple[Complex64, NDArray[np.float32]]:
     """ESPIRiT maps of virtual coils, the first of which is the phase reference, and their eigenvalues.
 
@@ -39,8 +41,10 @@ def espirit_maps(
 
     A 3-D scan is transformed along its readout and each position is calibrated by itself: the covariance image of
     the 3-D method would need coils² volumes. All positions share the phase reference and the noise threshold, so the
-    maps are continuous along the readout and air gets none. For one slice of such a volume, ``signal`` is the largest
-    `calibration_signal` of all slices.
+    maps are continuous along the readout and air gets none. Little more than the maps is held: along both phase encodes
+    ``virtual`` needs to be no wider than the calibration region, with the ``matrix`` ``(y, z)`` of the maps, and
+    ``back`` takes virtual coils to coils, one position after the other. For one slice of such a volume, ``signal`` is
+    the largest `calibration_signal` of all slices.
 
     Several sets of maps are ``(set, coil, x, y[, z])`` with eigenvalues ``(set, 1, x, y[, z])``, see
     `dipmed.calib.map_sets.espirit_sets`.
@@ -52,7 +56,8 @@ def espirit_maps(
     """
     width = _block_width(sampled, limit)
     if virtual.ndim == 4:
-        return _espirit_positions(virtual, calibration_width(sampled)[0], width, n_sets, crop)
+        width_x, matrix = calibration_width(sampled)[0], virtual.shape[2:] if matrix is None else matrix
+        return _espirit_positions(virtual, width_x, width, n_sets, crop, matrix, back)
     return _espirit_slice(virtual, width, signal, n_sets, crop)
 
 
@@ -128,21 +133,29 @@ def _espirit_one(virtual: Complex64, width: int, threshold: float) -> tuple[Comp
 
 
 def _espirit_positions(
-    virtual: Complex64, width_x: int, width: int, n_sets: int, crop: float
+    virtual: Complex64,
+    width_x: int,
+    width: int,
+    n_sets: int,
+    crop: float,
+    matrix: tuple[int, ...],
+    back: Complex64 | None,
 ) -> tuple[Complex64, NDArray[np.float32]]:
-    n_coils, n_x, n_y, n_z = virtual.shape
-    start = n_x // 2 - width_x // 2
-    central = np.zeros_like(virtual)
-    central[:, start : start + width_x] = virtual[:, start : start + width_x]
-    lines = torch.from_numpy(np.moveaxis(central, 1, -1).copy())
-    hybrid = np.moveaxis(centred_ifft(lines, 1).numpy(), -1, 0)
+    n_coils, n_x = virtual.shape[:2]
+    region = (slice(None), *(centred(n, width) for n in virtual.shape[2:]))
+    middle = centred(n_x, width_x)
+    central = np.zeros((n_coils, width, width, n_x), dtype=np.complex64)
+    central[..., middle] = np.moveaxis(virtual[:, middle], 1, -1)[region]
+    hybrid = np.moveaxis(centred_ifft(torch.from_numpy(central), 1).numpy(), -1, 0)
     signal = max(_largest_singular_value(position, width) for position in hybrid)
     sets = () if n_sets == 1 else (n_sets,)
-    maps = np.zeros((*sets, n_coils, n_x, n_y, n_z), dtype=np.complex64)
-    eigenvalues = np.zeros((*(() if n_sets == 1 else (n_sets, 1)), n_x, n_y, n_z), dtype=np.float32)
+    maps = np.zeros((*sets, n_coils, n_x, *matrix), dtype=np.complex64)
+    eigenvalues = np.zeros((*(() if n_sets == 1 else (n_sets, 1)), n_x, *matrix), dtype=np.float32)
+    placed = np.zeros((n_coils, *matrix), dtype=np.complex64)
     for index, position in enumerate(hybrid):
-        found = _espirit_slice(np.ascontiguousarray(position), width, signal, n_sets, crop)
-        maps[..., index, :, :], eigenvalues[..., index, :, :] = found
+        placed[(slice(None), *(centred(n, width) for n in matrix))] = position
+        found, eigenvalues[..., index, :, :] = _espirit_slice(placed, width, signal, n_sets, crop)
+        maps[..., index, :, :] = found if back is None else np.einsum("ab,...byz->...ayz", back, found)
     return maps, eigenvalues
 
 
@@ -166,6 +179,12 @@ def _espirit_slice(
 def _largest_singular_value(kspace: Complex64, width: int) -> float:
     blocks = calibration_blocks(kspace, width, KERNEL_WIDTH)
     return float(np.linalg.norm(blocks.reshape(len(blocks), -1), ord=2))
+
+
+def centred(n: int, width: int) -> slice:
+    """The ``width`` central places of an axis of ``n``."""
+    start = n // 2 - width // 2
+    return slice(start, start + width)
 
 
 def _rotate_to_first(maps: Complex64) -> Complex64:

@@ -1,0 +1,107 @@
+"""Memory: what there is, what a reconstruction takes, and what is refused before it starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dipmed import memory
+from dipmed.compare import compare
+from dipmed.config import find_preset
+from dipmed.phantom import brain_phantom_scan
+from dipmed.recon import ReconSettings, reconstruct
+from dipmed.scan import DipmedError, KSpaceScan
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+
+MEASURE = """
+import sys
+import numpy as np
+import sigpy.app
+from dipmed.memory import kspace_memory
+from dipmed.recon import ReconSettings, reconstruct
+from dipmed.scan import KSpaceScan
+
+def held(name):
+    return next(int(line.split()[1]) * 2**10 for line in open("/proc/self/status") if line.startswith(name))
+
+shape = (8, 64, 64, 48)
+kspace = np.ones((1, 1, *shape), dtype=np.complex64)
+mask = np.ones((1, 1, *shape[1:]), dtype=bool)
+scan = KSpaceScan(kspace, mask, np.eye(4), shape[1:], "test", noise_covariance=np.eye(8) + 0j)
+settings = ReconSettings(method="cg-sense", maps=sys.argv[1], undersample="random:R=2,acs=8", device="cpu")
+open("/proc/self/clear_refs", "w").write("5")
+before = held("VmRSS")
+reconstruct(scan, settings)
+needed = kspace_memory(scan, "cg-sense", None, ndim=3, n_coils=None, n_sets=1)
+print(needed / (held("VmHWM") - before))
+"""
+
+
+@on_linux
+def test_the_estimate_is_near_what_is_taken(tmp_path):
+    maps = np.full((1, 8, 64, 64, 48), 8**-0.5, dtype=np.complex64)
+    np.save(tmp_path / "maps.npy", maps)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "maps.npy")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0.6 < float(done.stdout) < 1.8
+
+
+@on_linux
+def test_there_is_memory_and_not_more_than_the_machine_has():
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 2**10
+    assert 2**20 < memory.available_memory() <= total
+
+
+def test_a_container_has_what_is_left_of_its_limit(monkeypatch):
+    files = {
+        "/proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n",
+        "/sys/fs/cgroup/memory.max": "3000000000\n",
+        "/sys/fs/cgroup/memory.current": "1000000000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 5\ninactive_file 250000000\n",
+    }
+
+    def read(path, *_args, **_kwargs):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert memory.available_memory() == 2_250_000_000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert memory.available_memory() == 8_000_000 * 2**10
+    del files["/proc/meminfo"]
+    assert memory.available_memory() is None
+    memory.check_memory(1e30, "everything", "wait")  # where nobody says, nothing is refused
+
+
+def volume(n_coils):
+    # zeros take no memory before they are written to
+    kspace = np.zeros((1, 1, n_coils, 64, 64, 32), dtype=np.complex64)
+    mask = np.ones((1, 1, 64, 64, 32), dtype=bool)
+    return KSpaceScan(kspace=kspace, mask=mask, affine=np.eye(4), image_shape=(64, 64, 32), source="test")
+
+
+def test_what_will_not_fit_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * 2**20)
+    with pytest.raises(DipmedError, match=r"dip of 4 coils of 64 x 64 x 32.* GiB.*--coils.*--split-readout"):
+        reconstruct(volume(4), ReconSettings(device="cpu"))
+    monkeypatch.setattr(memory, "available_memory", lambda: 30 * 2**20)
+    with pytest.raises(DipmedError, match=r"tv of 1 coils.*--coils N$"):
+        compare(brain_phantom_scan((256, 256), 1)[0], ["zero-filled", "tv"], ReconSettings(device="cpu"))
+
+
+def test_fewer_coils_slices_and_features_take_less():
+    scan = volume(8)
+
+    def needed(preset="mri-3d", ndim=3, n_coils=None, n_sets=1):
+        return memory.kspace_memory(scan, "dip", find_preset(preset), ndim=ndim, n_coils=n_coils, n_sets=n_sets)
+
+    assert needed(n_coils=4) < needed()
+    assert needed(ndim=2) < needed()
+    assert needed(n_sets=2) > needed()
+    assert needed("mri-2d") > needed()
