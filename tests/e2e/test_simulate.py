@@ -44,6 +44,26 @@ def test_what_is_simulated_is_reconstructed_in_its_place(run_cli, ellipse, tmp_p
         np.testing.assert_allclose((found.affine @ index)[:3], (AFFINE @ [*MIDDLE, number, 1])[:3], atol=0.25)
 
 
+def test_a_cone_sees_the_volume_that_it_was_simulated_from(run_cli, tmp_path):
+    data = np.full((36, 32, 28), -1000, np.int16)
+    data[10:28, 6:22, 6:22] = 500
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    volume, scan, image = tmp_path / "box.nii.gz", tmp_path / "scan.h5", tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(data, affine), volume)
+    options = ["--modality", "ct", "--geometry", "cone", "--views", 60, "--photons", 1e6]
+    done = run_cli("simulate", volume, "-o", scan, *options)
+    assert done.code == 0, done.err
+    assert run_cli("recon", scan, "-o", image, "--method", "fbp").code == 0
+    found, truth = load_image(image), load_image(tmp_path / "scan.reference.nii.gz")
+    assert found.data.shape == truth.data.shape == (18, 16, 14)
+    np.testing.assert_allclose(found.affine, truth.affine, atol=1e-5)
+    core = scipy.ndimage.binary_erosion(truth.data > 0.029, iterations=2)
+    assert found.data[core].mean() == pytest.approx(0.03, rel=0.02)
+    mass = np.where(truth.data > 0.001, found.data, 0)
+    index = np.indices(mass.shape).reshape(3, -1) @ mass.reshape(-1) / mass.sum()
+    np.testing.assert_allclose((found.affine @ [*index, 1])[:3], [37.0, 27.0, 27.0], atol=0.25)
+
+
 def test_compare_takes_the_reference_beside_the_scan(run_cli, ellipse, tmp_path):
     scan, table = tmp_path / "scan.h5", tmp_path / "table.json"
     assert run_cli("simulate", ellipse, "-o", scan, "--modality", "ct", "--views", 60).code == 0
