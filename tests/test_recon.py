@@ -92,6 +92,13 @@ def test_methods_are_compared_along_a_trajectory(radial_scan):
     assert rows["dip"]["psnr"] > rows["zero-filled"]["psnr"] + 2
 
 
+def test_a_trajectory_beyond_half_the_matrix_is_refused(radial_scan):
+    scan, _ = radial_scan
+    outside = scan.replace(trajectory=scan.trajectory * 1.2)
+    with pytest.raises(DipmedError, match="half the matrix"):
+        reconstruct(outside, ReconSettings(method="zero-filled", device="cpu"))
+
+
 def test_a_trajectory_with_gaps_is_no_reference(radial_scan):
     scan, _ = radial_scan
     few = prepare(scan, ReconSettings(undersample="equispaced:R=4,acs=0,seed=0"))

@@ -210,6 +210,7 @@ def test_trajectory(tmp_path):
     [
         ({"kspace": kspace(1, 2, 5, 32)}, FormatError, "should hold 'kspace' and 'traj'"),
         ({"kspace": kspace(1, 2, 5, 32), "traj": radial(1, 4, 32)}, ShapeError, "the trajectory has the shape"),
+        ({"kspace": kspace(1, 2, 5, 32), "traj": radial(1, 5, 32) * 1.1}, FormatError, "-0.5 to 0.5, but reaches 0.55"),
         ({"kspace": kspace(1, 2, 5, 32), "traj": radial(1, 5, 32) * np.nan}, FormatError, "reaches nan"),
         ({"kspace": kspace(1, 2, 5, 32), "traj": radial(1, 5, 32) * 0}, FormatError, "image size cannot be told"),
         ({"kspace": kspace(2, 5, 32), "traj": radial(1, 5, 32)}, FormatError, "frame, coil, spoke, sample"),

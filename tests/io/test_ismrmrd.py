@@ -503,6 +503,14 @@ def test_a_trajectory_in_any_unit_becomes_cycles_per_field_of_view(tmp_path, rng
     assert any(unit in sentence for sentence in scan.assumptions)
 
 
+@pytest.mark.parametrize(("reach", "words"), [(1000, "far outside of the matrix"), (np.nan, "not finite")])
+def test_a_trajectory_outside_of_k_space_is_refused(tmp_path, rng, reach, words):
+    trajectory, data = spokes(rng, 5, 20, reach)
+    lines = [Line(data[i], i, traj=trajectory[i]) for i in range(5)]
+    with pytest.raises(FormatError, match=words):
+        load(write(tmp_path / "a.h5", lines, Header(trajectory="radial")))
+
+
 def test_density_weights_beside_the_trajectory_are_left_out(tmp_path, rng):
     trajectory, data = spokes(rng, 5, 20, 0.5)
     weights = np.abs(trajectory[..., :1]) + 0.1
