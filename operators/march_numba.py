@@ -1,4 +1,4 @@
-"""Marching through a volume on the CPU, compiled by numba: the only module here that imports it.
+"""Marching through a volume on the CPU, compiled by numba; imported when it is used.
 
 Every ray has a main axis, the one it crosses the most planes of. It is sampled once in each plane of that axis,
 linearly between the four voxels around. A ray touches plane i in its step i alone, so the adjoint is shared out by
@@ -57,7 +57,7 @@ class March:
         out = volume.new_empty((len(volume), self.n_views, self.n_rows, self.n_columns))
         kernel = forward_upright if self.is_upright else forward_any
         for image, projections in zip(volume.numpy(), out.numpy(), strict=True):
-            self._share(self.n_views, 1, kernel, image, projections, *self.arguments)
+            share(self.n_views, 1, kernel, image, projections, *self.arguments)
         return out
 
     def adjoint(self, projections: Tensor) -> Tensor:
@@ -66,24 +66,25 @@ class March:
         for data, image in zip(projections.numpy(), out.numpy(), strict=True):
             if self.is_upright:
                 weighted = np.empty((self.n_views, self.n_columns, self.n_rows), data.dtype)
-                self._share(self.n_views, 1, weigh_upright, data, weighted, *self.arguments)
+                share(self.n_views, 1, weigh_upright, data, weighted, *self.arguments)
                 for main in (0, 1):
-                    self._share(self.shape[main], _PLANES, adjoint_upright, weighted, image, main, *self.arguments)
+                    share(self.shape[main], _PLANES, adjoint_upright, weighted, image, main, *self.arguments)
             else:
                 for main in (0, 1, 2):
-                    self._share(self.shape[main], _PLANES, adjoint_any, data, image, main, *self.arguments)
+                    share(self.shape[main], _PLANES, adjoint_any, data, image, main, *self.arguments)
         return out
 
-    def _share(self, n: int, step: int, kernel: Callable[..., Any], *arguments: Any) -> None:
-        """Call a kernel for all parts of a range, over as many threads as torch uses."""
-        starts = range(0, n, step)
-        n_threads = min(torch.get_num_threads(), len(starts))
-        if n_threads == 1:
-            kernel(0, n, *arguments)
-            return
-        with ThreadPoolExecutor(n_threads) as pool:
-            for done in [pool.submit(kernel, start, min(start + step, n), *arguments) for start in starts]:
-                done.result()
+
+def share(n: int, step: int, kernel: Callable[..., Any], *arguments: Any) -> None:
+    """Call a kernel for all parts of a range, over as many threads as torch uses."""
+    starts = range(0, n, step)
+    n_threads = min(torch.get_num_threads(), len(starts))
+    if n_threads == 1:
+        kernel(0, n, *arguments)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        for done in [pool.submit(kernel, start, min(start + step, n), *arguments) for start in starts]:
+            done.result()
 
 
 @compiled
@@ -286,10 +287,11 @@ def forward_upright(
                     (i - m) / dm, z, dz, row_steps[view, 2], parallel, n_rows, nz
                 )
                 combine(volume, main, i, start + slope * i, least, most, line)
-                place_rows(low_z, per_row, top, bottom, nz, numbers, below, parts)
-                for row in range(top, bottom):
+                place_rows(low_z + top * per_row, per_row, nz, numbers[: bottom - top], below, parts)
+                seen = total[top:bottom]
+                for row in range(len(seen)):
                     k = below[row]
-                    total[row] += line[k] + (line[k + 1] - line[k]) * parts[row]
+                    seen[row] += line[k] + (line[k + 1] - line[k]) * parts[row]
             flat = (dx * spacing[0]) ** 2 + (dy * spacing[1]) ** 2
             for row in range(n_rows):
                 rising = dz if parallel else dz + row * row_steps[view, 2]
@@ -350,19 +352,17 @@ def voxels(volume: NDArray[Any], main: int, i: int, a: int) -> NDArray[Any]:
 
 @compiled
 def place_rows(
-    low_z: float,
+    start: float,
     per_row: float,
-    top: int,
-    bottom: int,
     nz: int,
     numbers: NDArray[Any],
     below: NDArray[np.int32],
     parts: NDArray[Any],
 ) -> None:
-    """Between which places of the line the rays of the rows pass, counted as `combine` counts."""
+    """Between which places of the line the rays of rows pass, counted as `combine` counts, and how far beyond one."""
     real = numbers.dtype.type
-    first, rise, last = real(low_z + 1), real(per_row), real(nz + 1)
-    for row in range(top, bottom):
+    first, rise, last = real(start + 1), real(per_row), real(nz + 1)
+    for row in range(len(numbers)):
         height = min(max(first + rise * numbers[row], real(0)), last)
         below[row] = np.int32(height)
         parts[row] = height - real(below[row])
@@ -427,14 +427,15 @@ def adjoint_upright(
                 low_z, per_row, top, bottom, least, most = rows_of_plane(
                     (i - m) / dm, z, dz, row_steps[view, 2], parallel, n_rows, nz
                 )
-                place_rows(low_z, per_row, top, bottom, nz, numbers, below, parts)
+                place_rows(low_z + top * per_row, per_row, nz, numbers[: bottom - top], below, parts)
                 one_line[least : most + 2] = 0
                 other_line[least : most + 2] = 0
-                for row in range(top, bottom):
-                    parts[row] *= values[row]
-                for row in range(top, bottom):
+                seen = values[top:bottom]
+                for row in range(len(seen)):
+                    parts[row] *= seen[row]
+                for row in range(len(seen)):
                     k = below[row]
-                    one_line[k] += values[row] - parts[row]
+                    one_line[k] += seen[row] - parts[row]
                     other_line[k] += parts[row]
                 spread_line(out, main, i, start + slope * i, least, most, one_line, other_line)
 

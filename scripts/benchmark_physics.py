@@ -1,7 +1,8 @@
 """Seconds and errors of the projector and of the non-uniform transforms, against the libraries that people use today.
 
-Run as ``python scripts/benchmark_physics.py [--json FILE]``. ASTRA (extra ``astra``) and finufft (extra ``nufft``) are
-measured when they are installed. Medians of repeated calls, turn by turn so that all see the same load of the machine.
+Run as ``python scripts/benchmark_physics.py [--only PART] [--json FILE]``. ASTRA (extra ``astra``), finufft (extra
+``nufft``) and a GPU are measured when they are there. Medians of repeated calls, turn by turn so that all see the same
+load of the machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import math
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -21,13 +23,16 @@ import numpy as np
 import torch
 
 from operators import (
+    ConeBeam,
     FanBeam,
     Grid,
     NonCartesianMRI,
     NonUniformFourier,
     SliceProjector,
+    VolumeProjector,
     angles_over,
     density_compensation,
+    feldkamp,
     radial,
 )
 
@@ -38,12 +43,16 @@ def main() -> None:
     """Print the tables and write them where ``--json`` says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--only", choices=("projector", "cone", "nufft"), help="one part")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     chosen = parser.parse_args()
-    report = {
-        "projector": [measure_projector(n_views, chosen.repeats) for n_views in (60, 180)],
-        "nufft": [measure_nufft((256, 256), 12, chosen.repeats), measure_nufft((64, 64, 64), 6, 3)],
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        # the cone first: its memory is told by how far the process has grown
+        "cone": lambda: [measure_cone(device) for device in ("cpu", "cuda") if device == "cpu" or has_gpu()],
+        "projector": lambda: [measure_projector(n_views, chosen.repeats) for n_views in (60, 180)],
+        "nufft": lambda: [measure_nufft((256, 256), 12, chosen.repeats), measure_nufft((64, 64, 64), 6, 3)],
     }
+    report = {name: measure() for name, measure in parts.items() if chosen.only in (None, name)}
     show(report)
     if chosen.json:
         chosen.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -79,6 +88,61 @@ def measure_projector(n_views: int, repeats: int) -> dict[str, Any]:
         calls |= astra_calls(beam)
     held = sum(buffer.numel() * buffer.element_size() for buffer in A.buffers())
     return {"views": n_views, "build_s": build, "held_mib": held / 2**20, "seconds": medians(calls, repeats)}
+
+
+def has_gpu() -> bool:
+    """Whether there is one."""
+    return torch.cuda.is_available()
+
+
+def measure_cone(device: str, n: int = 256, n_views: int = 60, repeats: int = 3) -> dict[str, Any]:
+    """Time a cone beam through ``n`` cubed voxels, and count what it cannot do without."""
+    grid = Grid((n,) * 3, (1.0, 1.0, 1.0))
+    beam = ConeBeam(angles_over(n_views, 2 * math.pi), n * 3 // 2, n * 3 // 2, 2.0, 2.0, 4.0 * n, 8.0 * n)
+    A = VolumeProjector(grid, beam).to(device)
+    x = torch.rand(A.domain.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    y = A(x)
+    before = peak_bytes(device)
+
+    def waited(call: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (call(), torch.cuda.synchronize() if device == "cuda" else None)
+
+    calls = {
+        "forward": waited(partial(A, x)),
+        "adjoint": waited(partial(A.adjoint, y)),
+        "feldkamp": waited(partial(feldkamp, y, beam, grid)),
+        "copy": waited(partial(torch.clone, torch.cat([x.flatten(), y.flatten()]))),
+    }
+    seconds = medians({name: calls[name] for name in ("forward", "adjoint", "copy")}, repeats)
+    grown = peak_bytes(device) - before
+    seconds |= medians({"feldkamp": calls["feldkamp"]}, 1)
+    return {
+        "device": device,
+        "shape": (n, n_views, *beam.shape[1:]),
+        "seconds": seconds,
+        "grown_mib": grown / 2**20,
+        "rays": y.numel(),
+        "steps": count_steps(A),
+        "moved_mib": 4 * (x.numel() + y.numel()) / 2**20,
+    }
+
+
+def peak_bytes(device: str) -> int:
+    """Most memory that the process, or its tensors on the GPU, have taken so far."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def count_steps(A: VolumeProjector) -> float:
+    """How many planes all rays cross inside the volume: their length in it over that of one step."""
+    within = A(torch.ones(A.domain.shape, device=A.device))[0].cpu()
+    total = 0.0
+    for view in range(A.beam.shape[0]):
+        _, directions = A.beam.rays(view, *(np.arange(float(n)) for n in A.beam.shape[1:]))
+        per_mm = (np.abs(directions) / np.array(A.grid.spacing_mm)).max(axis=-1)
+        total += float((within[view].numpy() * per_mm).sum())
+    return total
 
 
 def astra_calls(beam: FanBeam) -> dict[str, Callable[[], object]]:
@@ -155,18 +219,49 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def show(report: dict[str, Any]) -> None:
     """Print Markdown tables."""
+    show_cones(report.get("cone", []))
+    show_slices(report.get("projector", []))
+    show_transforms(report.get("nufft", []))
+
+
+def show_cones(cases: list[dict[str, Any]]) -> None:
+    """One row for each device; the floors are what memory alone would take."""
+    if not cases:
+        return
+    print("| device | call | s | rays/s | ns a step | taps GiB/s | each array once, s | grown by MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case in cases:
+        for call in ("forward", "adjoint"):
+            seconds = case["seconds"][call]
+            taps = 4 * 4 * case["steps"] / 2**30  # four voxels of four bytes
+            print(
+                f"| {case['device']} | {call} | {seconds:.2f} | {case['rays'] / seconds:.1e} | "
+                f"{1e9 * seconds / case['steps']:.2f} | {taps / seconds:.1f} | "
+                f"{case['seconds']['copy'] / 2:.3f} | {case['grown_mib']:.0f} |"
+            )
+        print(f"\n{case['device']}: {case['steps'] / 1e9:.2f}e9 steps; Feldkamp {case['seconds']['feldkamp']:.1f} s\n")
+
+
+def show_slices(cases: list[dict[str, Any]]) -> None:
+    """One row for each number of views."""
+    if not cases:
+        return
     print(
         "| views | build s | matrices MiB | forward ms | adjoint ms | per slice of 16: forward, adjoint ms | ASTRA ms |"
     )
     print("|---|---|---|---|---|---|---|")
-    for case in report["projector"]:
+    for case in cases:
         ms = {name: 1e3 * seconds for name, seconds in case["seconds"].items()}
         astra = f"{ms['astra forward']:.0f}, {ms['astra adjoint']:.0f}" if "astra forward" in ms else "not installed"
         print(
             f"| {case['views']} | {case['build_s']:.1f} | {case['held_mib']:.0f} | {ms['forward 1']:.0f} | "
             f"{ms['adjoint 1']:.0f} | {ms['forward 16'] / 16:.1f}, {ms['adjoint 16'] / 16:.1f} | {astra} |"
         )
-    for case in report["nufft"]:
+
+
+def show_transforms(cases: list[dict[str, Any]]) -> None:
+    """Seconds and errors of each case."""
+    for case in cases:
         print(f"\n{'x'.join(map(str, case['matrix']))}, {case['coils']} coils, {case['samples']} samples\n")
         print("| call | ms |\n|---|---|")
         for name, seconds in case["seconds"].items():
