@@ -115,16 +115,25 @@ def measure_cone(device: str, n: int = 256, n_views: int = 60, repeats: int = 3)
     }
     seconds = medians({name: calls[name] for name in ("forward", "adjoint", "copy")}, repeats)
     grown = peak_bytes(device) - before
+    cores = {name: core_seconds(calls[name]) for name in ("forward", "adjoint")}
     seconds |= medians({"feldkamp": calls["feldkamp"]}, 1)
     return {
         "device": device,
         "shape": (n, n_views, *beam.shape[1:]),
         "seconds": seconds,
+        "core_seconds": cores,
         "grown_mib": grown / 2**20,
         "rays": y.numel(),
         "steps": count_steps(A),
         "moved_mib": 4 * (x.numel() + y.numel()) / 2**20,
     }
+
+
+def core_seconds(call: Callable[[], object]) -> float:
+    """Time of all cores together, which other work on the machine hardly changes."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def peak_bytes(device: str) -> int:
@@ -228,15 +237,16 @@ def show_cones(cases: list[dict[str, Any]]) -> None:
     """One row for each device; the floors are what memory alone would take."""
     if not cases:
         return
-    print("| device | call | s | rays/s | ns a step | taps GiB/s | each array once, s | grown by MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| device | call | s | core s | rays/s | core ns a step | taps GiB/s | each array once, s | grown by MiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         for call in ("forward", "adjoint"):
             seconds = case["seconds"][call]
+            cores = case["core_seconds"][call]
             taps = 4 * 4 * case["steps"] / 2**30  # four voxels of four bytes
             print(
-                f"| {case['device']} | {call} | {seconds:.2f} | {case['rays'] / seconds:.1e} | "
-                f"{1e9 * seconds / case['steps']:.2f} | {taps / seconds:.1f} | "
+                f"| {case['device']} | {call} | {seconds:.2f} | {cores:.2f} | {case['rays'] / seconds:.1e} | "
+                f"{1e9 * cores / case['steps']:.2f} | {taps / seconds:.1f} | "
                 f"{case['seconds']['copy'] / 2:.3f} | {case['grown_mib']:.0f} |"
             )
         print(f"\n{case['device']}: {case['steps'] / 1e9:.2f}e9 steps; Feldkamp {case['seconds']['feldkamp']:.1f} s\n")
