@@ -54,6 +54,7 @@ SplitOption = Annotated[
     bool,
     typer.Option("--split-readout", help="Take a 3-D Cartesian scan slice by slice, across its fully sampled readout."),
 ]
+PoissonOption = Annotated[bool, typer.Option("--poisson", help="CT: weight each ray by its photons in a fit.")]
 RebinOption = Annotated[bool, typer.Option("--rebin", help="CT: turn a helical scan into slices, by rebinning.")]
 SetsOption = Annotated[
     int, typer.Option(min=1, metavar="N", help="Sets of ESPIRiT maps; 2 for a field of view smaller than the object.")
@@ -124,6 +125,7 @@ def recon(
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
     rebin: RebinOption = False,
+    poisson: PoissonOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     hounsfield: Annotated[bool, typer.Option("--hounsfield", help="CT: write Hounsfield units, not 1/mm.")] = False,
@@ -162,6 +164,7 @@ def recon(
         join_frames=join_frames,
         split_readout=split_readout,
         rebin=rebin,
+        poisson=poisson,
         views=views,
         matrix=matrix,
         hounsfield=hounsfield,
@@ -265,6 +268,7 @@ def compare(
     join_frames: JoinOption = False,
     split_readout: SplitOption = False,
     rebin: RebinOption = False,
+    poisson: PoissonOption = False,
     views: ViewsOption = None,
     matrix: MatrixOption = None,
     slice_number: Annotated[
@@ -294,6 +298,7 @@ def compare(
         join_frames=join_frames,
         split_readout=split_readout,
         rebin=rebin,
+        poisson=poisson,
         views=views,
         matrix=matrix,
         slices=None if slice_number is None else (slice_number, slice_number + 1),

@@ -19,7 +19,8 @@ from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
-from dipmed.recon import Job, ReconSettings, check_fits, jobs, prepare, prepare_kspace, resolve_device
+from dipmed.prepare import ReconSettings, prepare, prepare_kspace
+from dipmed.recon import Job, check_fits, jobs, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
     NonCartesianMRI,
@@ -170,6 +171,7 @@ def _run(
         config,
         noise_variance=job.noise_variance,
         A_final=job.A_final,
+        ray_weights=job.ray_weights,
         observer=snapshots if method.is_fit else None,
     )
     result = reconstructor(job.y, job.A)

@@ -44,6 +44,22 @@ class Method:
 
 _MRI, _CT = ("mri",), ("ct",)
 
+_AS_PUBLISHED: dict[str, Any] = {
+    "inputs": ("noise",),
+    "input_jitter": 1 / 30,
+    "input_update": "none",
+    "tv_weight": 0.0,
+    "kspace_exponent": 0.0,
+    "phase_weight": 0.0,
+    "nonnegative": False,
+    "refit_share": 0.0,
+    "optimizer": "adam",
+    "adam_rate": 1e-3,
+    "schedule": "constant",
+    "iterations": 3000,
+    "data_consistency_steps": 0,
+}
+
 _METHODS = (
     Method(
         "zero-filled",
@@ -103,20 +119,14 @@ _METHODS = (
         "deep image prior",
         "As published: fixed noise input with jitter, Adam, running average.",
         "doi:10.1007/s11263-020-01303-4",
-        changes={
-            "inputs": ("noise",),
-            "input_jitter": 1 / 30,
-            "input_update": "none",
-            "tv_weight": 0.0,
-            "kspace_exponent": 0.0,
-            "phase_weight": 0.0,
-            "refit_share": 0.0,
-            "optimizer": "adam",
-            "adam_rate": 1e-3,
-            "schedule": "constant",
-            "iterations": 3000,
-            "data_consistency_steps": 0,
-        },
+        changes=_AS_PUBLISHED,
+    ),
+    Method(
+        "dip-tv",
+        "deep image prior",
+        "As dip-vanilla, without jitter and with total variation of the output.",
+        "doi:10.1088/1361-6420/aba415",
+        changes={**_AS_PUBLISHED, "input_jitter": 0.0, "tv_weight": 3e-3},
     ),
 )
 
@@ -146,6 +156,7 @@ def make_reconstructor(
     *,
     noise_variance: float | None = None,
     A_final: MRIOperator | None = None,
+    ray_weights: Tensor | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
 ) -> Reconstructor:
@@ -158,6 +169,7 @@ def make_reconstructor(
         method=method.name,
         noise_variance=noise_variance,
         A_final=A_final,
+        ray_weights=ray_weights,
         progress=progress,
         observer=observer,
     )

@@ -127,6 +127,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "undersample": settings.undersample,
         "split_readout": settings.split_readout,
         "rebin": settings.rebin,
+        "poisson": settings.poisson,
         "views": settings.views,
         "unit": result.unit,
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",

@@ -1,4 +1,4 @@
-"""CT weighted as filtered back-projection weights it, so that least squares converge in few steps."""
+"""CT with projections weighted by frequency and by ray, as least squares want them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from operators.ct_cone import ConeBeam, PosedBeam, VolumeBeam
 from operators.ct_geometry import Beam, ParallelBeam
 from operators.ct_march import VolumeProjector
 from operators.ct_sparse import SliceProjector
-from operators.errors import ShapeError
+from operators.errors import DipmedError, ShapeError
 from operators.fbp import filter_rows, ramp_spectrum
 
 
 class FilteredProjector(LinearOperator):
-    """Line integrals, filtered by the root of the ramp along the columns: ``A = c √ramp P``, of norm 1.
+    """Line integrals, filtered by a power of the ramp along the columns: ``A = c rampᵉ W P``, of norm 1.
 
-    ``Aᴴ`` of filtered data is then close to a filtered back-projection, and ``AᴴA`` to the identity, where that of
-    line integrals alone blurs. Data have to be filtered in the same way, see `weigh`. Noise of the line integrals is
-    raised at high frequencies, as in any filtered back-projection.
+    With the root of the ramp, ``Aᴴ`` of filtered data is close to a filtered back-projection, and ``AᴴA`` to the
+    identity: least squares converge in few steps, but noise is raised at high frequencies, as in any filtered
+    back-projection. Without a filter ``AᴴA`` blurs, and all rays count as they were measured. Data have to be filtered
+    in the same way, see `weigh`.
 
     Parameters
     ----------
@@ -31,19 +32,33 @@ class FilteredProjector(LinearOperator):
         ``mask``.
     factor
         c; by default what makes the norm 1, from a power iteration over all views.
+    exponent
+        e, 0 for no filter.
+    ray_weights
+        W, not negative, shaped as the range without its first axis; None for one. The roots of the expected counts of
+        photons make least squares those of Poisson noise.
 
     Raises
     ------
     ShapeError
-        When the mask does not fit the views.
+        When the mask does not fit the views, or the weights do not fit the rays.
+    DipmedError
+        When a weight is negative or not finite, or all are zero.
     """
 
     traceable = False
     mask: Tensor
+    ray_weights: Tensor | None
     _spectrum: Tensor
 
     def __init__(
-        self, projector: SliceProjector | VolumeProjector, mask: Tensor | None = None, factor: float | None = None
+        self,
+        projector: SliceProjector | VolumeProjector,
+        mask: Tensor | None = None,
+        factor: float | None = None,
+        *,
+        exponent: float = 0.5,
+        ray_weights: Tensor | None = None,
     ) -> None:
         n_views, *cells = projector.beam.shape
         shape = (n_views, *(1 for _ in cells))
@@ -53,8 +68,12 @@ class FilteredProjector(LinearOperator):
         super().__init__(projector.domain, projector.range)
         self.projector = projector
         self.register_buffer("mask", mask)
-        root = torch.from_numpy(ramp_spectrum(_of_a_row(projector.beam), "ramp")).clamp(min=0).sqrt()
-        self.register_buffer("_spectrum", root.to(projector.device), persistent=False)
+        if ray_weights is not None:
+            _check_weights(ray_weights, projector.range.shape[1:])
+        self.register_buffer("ray_weights", ray_weights)
+        self.exponent = exponent
+        ramp = torch.from_numpy(ramp_spectrum(_of_a_row(projector.beam), "ramp")).clamp(min=0)
+        self.register_buffer("_spectrum", (ramp / ramp.max()).pow(exponent).to(projector.device), persistent=False)
         self.factor = 1.0
         if factor is None:
             # a volume costs more, and is fitted for fewer steps
@@ -63,17 +82,39 @@ class FilteredProjector(LinearOperator):
 
     def with_mask(self, mask: Tensor) -> FilteredProjector:
         """Return the operator that sees only the views of a ``mask``, bool ``(view, 1[, 1])``."""
-        return FilteredProjector(self.projector, mask, self.factor)
+        return FilteredProjector(
+            self.projector, mask, self.factor, exponent=self.exponent, ray_weights=self.ray_weights
+        )
+
+    def unfiltered(self) -> FilteredProjector:
+        """Return the operator of the same views and weights without the filter."""
+        return FilteredProjector(self.projector, self.mask, exponent=0, ray_weights=self.ray_weights)
 
     def weigh(self, sinogram: Tensor) -> Tensor:
-        """Filter measured line integrals ``(batch..., 1, view[, row], column)`` as this operator's range has them."""
-        return self.factor * filter_rows(sinogram * self.mask, self._spectrum.to(sinogram.dtype))
+        """Weight measured line integrals ``(batch..., 1, view[, row], column)`` as this operator's range has them."""
+        return self._filter(self._seen(sinogram))
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.weigh(self.projector._forward(x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.projector._adjoint(self.weigh(y))
+        return self.projector._adjoint(self._seen(self._filter(y)))
+
+    def _seen(self, sinogram: Tensor) -> Tensor:
+        seen = sinogram * self.mask
+        return seen if self.ray_weights is None else seen * self.ray_weights.to(seen.dtype)
+
+    def _filter(self, rows: Tensor) -> Tensor:
+        if self.exponent == 0:
+            return self.factor * rows
+        return self.factor * filter_rows(rows, self._spectrum.to(rows.dtype))
+
+
+def _check_weights(weights: Tensor, rays: tuple[int, ...]) -> None:
+    if tuple(weights.shape) != rays or weights.is_complex():
+        raise ShapeError(f"the weights of the rays must be real {rays}, got {weights.dtype} {tuple(weights.shape)}")
+    if not bool(torch.isfinite(weights).all()) or float(weights.min()) < 0 or float(weights.max()) == 0:
+        raise DipmedError("the weights of the rays must be finite and not negative, and some must be above zero")
 
 
 def _of_a_row(beam: Beam | VolumeBeam) -> Beam:

@@ -34,7 +34,8 @@ from dipmed.dip.inputs import wavelet_image
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.io import load
-from dipmed.recon import Job, ReconSettings, jobs, prepare_kspace
+from dipmed.prepare import ReconSettings, prepare_kspace
+from dipmed.recon import Job, jobs
 from dipmed.record import versions
 from dipmed.scan import KSpaceScan
 from operators import CartesianMRI, NonCartesianMRI

@@ -6,7 +6,8 @@ import torch
 
 from dipmed.compare import compare
 from dipmed.phantom import brain_phantom_scan
-from dipmed.recon import ReconSettings, jobs, join_frames, prepare, reconstruct
+from dipmed.prepare import ReconSettings, join_frames, prepare
+from dipmed.recon import jobs, reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
 from operators import NonUniformFourier, radial
 

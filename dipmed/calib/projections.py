@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dipmed.scan import DipmedError, ProjectionScan
 from operators import Grid, ParallelBeam
@@ -92,6 +94,31 @@ def centre_rotation(scan: ProjectionScan) -> ProjectionScan:
         centre_known=True,
         assumptions=(*scan.assumptions, sentence),
     )
+
+
+def assume_counts(scan: ProjectionScan) -> ProjectionScan:
+    """Take the photons of each ray as proportional to ``exp(−p)``, as where all columns are lit alike."""
+    sentence = "How many photons each ray had is unknown: they were taken as in proportion to exp(-line integral)."
+    counts = np.exp(-np.clip(scan.projections, 0, None))
+    return scan.replace(counts=counts, assumptions=(*scan.assumptions, sentence))
+
+
+def ray_weights(scan: ProjectionScan, index: int) -> Tensor:
+    """Return the roots of the counts of one slice or volume, ``(view, [row,] column)``, at most 1.
+
+    The variance of a line integral is one over the expected photons of its ray, so that least squares with these
+    weights are those of Poisson noise to first order (K. Sauer, C. Bouman, 1993, doi:10.1109/78.193196).
+
+    Raises
+    ------
+    DipmedError
+        When no ray has a photon.
+    """
+    assert scan.counts is not None  # noqa: S101  # or they were assumed
+    counts = np.clip(scan.counts[index], 0, None)
+    if not counts.any():
+        raise DipmedError("no ray has a photon to weight it by; leave out --poisson")
+    return torch.from_numpy(np.sqrt(counts / counts.max()))
 
 
 def _axis_column(projections: NDArray[np.float32], angles: NDArray[np.float64]) -> float | None:

@@ -16,7 +16,7 @@ from operators import LinearOperator
 _NOISE_CHANNELS = 32
 _NOISE_SCALE = 0.1
 _MAX_LEVELS = 4
-_TV_ROUNDS, _TV_STEPS = 30, 4
+_TV_ROUNDS, _TV_STEPS = 40, 6
 
 
 def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
@@ -36,16 +36,16 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
 
 def _first_image(name: str, problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
     """Make an image from the data that are fitted, ``(1, x, y[, z])``."""
-    zero_filled = problem.A_fit.adjoint(problem.y_fit)
+    zero_filled = problem.input_data
     if name == "zero-filled":
         return zero_filled
     if name == "tv":
         lam = config.variation_weight
         return total_variation_image(
-            problem.A_fit, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS
+            problem.A_input, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS
         )[0]
     return wavelet_image(
-        problem.A_fit, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase
+        problem.A_input, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase
     )
 
 

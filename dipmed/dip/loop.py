@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dipmed.config import FitConfig
 from dipmed.dip.inputs import make_input
@@ -24,6 +25,9 @@ from operators import LinearOperator, total_variation
 
 _CHECK_INTERVAL = 10
 """Iterations between looks at the loss: on a GPU each look waits for the device."""
+
+_SHARPNESS = 50.0
+"""Of the bend at zero that keeps images from becoming negative: it is about 1 % of a CT image's peak wide."""
 
 _RESTART_RATE = 0.3
 """Factor on the learning rates after a fit has diverged once."""
@@ -59,6 +63,8 @@ class DeepImagePrior:
     A_final
         Operator of the data-consistency steps that end the fit, when it is not the one that is fitted: sensitivity
         maps that reach into a margin around the support find there what the fit could not show.
+    ray_weights
+        Of projections, see `dipmed.operators.FilteredProjector`.
     progress
         Called every few iterations.
     observer, observer_interval
@@ -76,6 +82,7 @@ class DeepImagePrior:
         method: str = "dip",
         noise_variance: float | None = None,
         A_final: LinearOperator | None = None,
+        ray_weights: Tensor | None = None,
         progress: ProgressCallback | None = None,
         observer: Observer | None = None,
         observer_interval: int = 25,
@@ -84,6 +91,7 @@ class DeepImagePrior:
         self.method = method
         self.noise_variance = noise_variance
         self.A_final = A_final
+        self.ray_weights = ray_weights
         self.progress = progress
         self.observer = observer
         self.observer_interval = observer_interval
@@ -108,6 +116,7 @@ class DeepImagePrior:
             noise_variance=self.noise_variance,
             generator=generator,
             A_final=self.A_final,
+            ray_weights=self.ray_weights,
         )
         fit = _Fit(problem, self.config, rule, generator, start)
         stop = self._run(fit)
@@ -209,12 +218,11 @@ class _Fit:
         jitter = torch.empty_like(self.input).normal_(generator=self.jitter)
         with self.autocast:
             channels = self.network(self.input.add(jitter, alpha=self.config.input_jitter))
-        channels = crop_to(channels.float(), self.shape)
-        output = to_image(channels)
+        output = self._image(crop_to(channels.float(), self.shape))
         with torch.no_grad():
             value, gradient = self.problem.gradient(output)
         # the data term enters by its gradient, so that one forward and one adjoint a step are enough
-        surrogate = torch.sum(channels * to_channels(gradient))
+        surrogate = torch.sum(to_channels(output) * to_channels(gradient))
         if self.config.tv_weight:
             penalty = self.config.tv_weight * total_variation(output, len(self.shape))
             surrogate = surrogate + penalty
@@ -228,6 +236,12 @@ class _Fit:
         self._update_average()
         self._update_input(gradient)
         return value
+
+    def _image(self, channels: Tensor) -> Tensor:
+        image = to_image(channels)
+        if not self.config.nonnegative or image.is_complex():
+            return image
+        return functional.softplus(image, beta=_SHARPNESS)
 
     def _update_average(self) -> None:
         if not self.config.averaging:

@@ -1,4 +1,4 @@
-"""The weighted least-squares problem that a fit minimises, in units where the zero-filled image peaks near one."""
+"""The weighted least-squares problem that a fit minimises, in units where the image peaks near one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dipmed.calib.scale import data_scale
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
+from dipmed.solvers import conjugate_gradients
 from operators import (
     CartesianMRI,
     FilteredProjector,
@@ -25,6 +26,12 @@ from operators import (
 
 _WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask
 """Operators whose locations can be seen one by one; their norm is 1 or a little less."""
+
+_ROUGH = 5
+"""Steps of conjugate gradients that show how bright an image is."""
+
+_CT_PEAK = 2.2
+"""Peak of a CT image in the units of the fit; at the same rates, larger images are fitted with less noise than at 1."""
 
 _CORE = 8
 """Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
@@ -44,6 +51,9 @@ class Problem:
         ``Aᴴy``, ``(1, x, y[, z])``.
     A_fit, y_fit
         The operator and the data without the held-out locations: all that the network ever sees.
+    A_input, input_data
+        The operator that the network's input images are made with, from the fitted data alone, and its ``Aᴴy``. That of
+        projections has no filter: total variation finds its image in spite of the blur, and without more noise.
     A_final, final_data
         The operator of the steps towards the data that end the fit, which may see beyond the support, and its
         ``Aᴴy``.
@@ -70,6 +80,8 @@ class Problem:
     adjoint_data: Tensor
     A_fit: LinearOperator
     y_fit: Tensor
+    A_input: LinearOperator
+    input_data: Tensor
     A_final: LinearOperator
     final_data: Tensor
     weights: Tensor | None
@@ -144,12 +156,13 @@ def make_problem(
     generator: torch.Generator,
     phase_weight: float = 0.0,
     A_final: LinearOperator | None = None,
+    ray_weights: Tensor | None = None,
 ) -> Problem:
     """Scale the data by what was measured and set aside the held-out locations.
 
-    Line integrals and their projector are filtered first, which brings ``AᴴA`` near the identity.
+    Line integrals and their projector are weighted first, by ``ray_weights`` and by frequency.
 
-    Parameters are those of `dipmed.config.FitConfig` and the fields of `Problem`.
+    Parameters are those of `dipmed.config.FitConfig`, of `FilteredProjector` and the fields of `Problem`.
 
     Raises
     ------
@@ -162,8 +175,10 @@ def make_problem(
         raise ShapeError(f"the data must be one element of the operator's range {A.range.shape}, got {tuple(y.shape)}")
     if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
+    line_integrals = None
     if isinstance(A, SliceProjector | VolumeProjector):
-        A = FilteredProjector(A)
+        line_integrals = y
+        A = FilteredProjector(A, exponent=kspace_exponent, ray_weights=ray_weights)
         y = A.weigh(y)
     elif not isinstance(A, _WITH_A_MASK):
         # images then peak near one, and steps of length one towards the data do not overshoot
@@ -173,7 +188,7 @@ def make_problem(
         noise_variance = None if noise_variance is None else factor**2 * noise_variance
     if A_final is not None and (A_final.domain, A_final.range) != (A.domain, A.range):
         raise ShapeError(f"the operator of the last steps must map like {A!r}, got {A_final!r}")
-    scale = data_scale(A.adjoint(y))
+    scale = _scale(A, y)
     y = y * scale
     held_out_mask, held_out_term = None, None
     A_fit, y_fit = A, y
@@ -181,6 +196,10 @@ def make_problem(
         held_out_mask, A_fit, A_held_out = _hold_out(A, held_out, generator)
         y_fit = y * ~held_out_mask
         held_out_term = make_data_term(A_held_out, y * held_out_mask)
+    A_input, y_input = A_fit, y_fit
+    if isinstance(A_fit, FilteredProjector) and line_integrals is not None:
+        A_input = A_fit.unfiltered()
+        y_input = A_input.weigh(line_integrals * scale)
     weights = _radial_weights(A, kspace_exponent)
     smooth_phase = None
     if phase_weight and isinstance(A_fit, MRIOperator):
@@ -195,6 +214,8 @@ def make_problem(
         adjoint_data=adjoint_data,
         A_fit=A_fit,
         y_fit=y_fit,
+        A_input=A_input,
+        input_data=A_input.adjoint(y_input),
         A_final=A if A_final is None else A_final,
         final_data=adjoint_data if A_final is None else A_final.adjoint(y),
         weights=weights,
@@ -207,6 +228,15 @@ def make_problem(
         scale=scale,
         noise_energy=None if noise_variance is None else noise_variance * scale**2 * _n_noisy(A),
     )
+
+
+def _scale(A: LinearOperator, y: Tensor) -> float:
+    """Factor of the data for an image that peaks near one, or near `_CT_PEAK` from projections."""
+    adjoint = A.adjoint(y)
+    if not isinstance(A, FilteredProjector):
+        return data_scale(adjoint)
+    # the adjoint of line integrals blurs, the more the smaller the object: a few steps show how bright it is
+    return _CT_PEAK * data_scale(conjugate_gradients(A.N, adjoint, torch.zeros_like(adjoint), _ROUGH))
 
 
 def _n_noisy(A: LinearOperator) -> float:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dipmed.calib.projections import centre_rotation, keep_slices, keep_views, resample_grid
+from dipmed.calib.projections import (
+    assume_counts,
+    centre_rotation,
+    keep_slices,
+    keep_views,
+    ray_weights,
+    resample_grid,
+)
 from dipmed.scan import DipmedError, ProjectionScan
 from operators import FanBeam, Grid, ParallelBeam, SliceProjector, angles_over
 
@@ -81,3 +88,23 @@ def test_another_matrix_keeps_the_field_of_view():
         assert coarse.affine @ [*corner_coarse, 1, 1] == pytest.approx(fine)
     with pytest.raises(DipmedError, match="two or more"):
         resample_grid(scan, 1)
+
+
+def test_rays_are_weighted_by_the_roots_of_their_photons():
+    scan = parallel_scan(0.0, known=True)
+    counts = np.full(scan.projections.shape, 50.0, dtype=np.float32)
+    counts[1, 3, 5] = 200.0
+    counts[1, 3, 6] = -4.0  # a reading below the dark
+    weights = ray_weights(scan.replace(counts=counts), 1)
+    assert weights.shape == scan.beam.shape
+    assert weights[3, 5:8].tolist() == [1.0, 0.0, 0.5]
+    with pytest.raises(DipmedError, match="--poisson"):
+        ray_weights(scan.replace(counts=np.zeros_like(counts)), 0)
+
+
+def test_photons_that_are_unknown_are_assumed_and_said_to_be():
+    scan = assume_counts(parallel_scan(0.0, known=True))
+    assert scan.counts is not None
+    assert "photons" in scan.assumptions[-1]
+    weights = ray_weights(scan, 0)
+    torch.testing.assert_close(weights.square().log(), -torch.from_numpy(scan.projections[0]), atol=1e-5, rtol=1e-5)

@@ -62,6 +62,47 @@ def test_whole_views_are_held_out(few_views):
     assert problem.smooth_phase is None
 
 
+def test_input_images_of_line_integrals_are_made_without_a_filter_from_fitted_views_alone(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+
+    def problem_of(y):
+        return make_problem(
+            y, A, kspace_exponent=0.25, held_out=0.1, noise_variance=None, generator=torch.Generator().manual_seed(0)
+        )
+
+    problem = problem_of(A(truth))
+    assert problem.A_input.exponent == 0
+    assert problem.A_fit.exponent == 0.25
+    torch.testing.assert_close(problem.input_data, problem.A_input.N(problem.scale * truth))
+    held_out = problem.held_out_mask
+    changed = problem_of(torch.where(held_out, 1.1 * A(truth), A(truth)))
+    torch.testing.assert_close(changed.input_data / changed.scale, problem.input_data / problem.scale)
+
+
+def test_an_image_of_attenuation_is_not_negative(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+    noisy = A(truth) + 0.05 * torch.randn(A.range.shape, generator=torch.Generator().manual_seed(0))
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20)
+    assert float(DeepImagePrior(config)(noisy, A).image.min()) >= 0
+    assert float(DeepImagePrior(config.replace(nonnegative=False))(noisy, A).image.min()) < 0
+
+
+def test_rays_with_few_photons_count_less(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+    counts = torch.where(torch.arange(60) % 3 == 0, 20.0, 20000.0).expand(20, 60)
+    noise = torch.randn(A.range.shape, generator=torch.Generator().manual_seed(0)) / counts.sqrt()
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=150, stop="budget")
+
+    def error(weights):
+        image = DeepImagePrior(config, ray_weights=weights)(A(truth) + noise, A).image
+        return float((image - truth).norm() / truth.norm())
+
+    assert error((counts / counts.max()).sqrt()) < 0.7 * error(None)
+
+
 def test_a_volume_is_fitted_better_than_back_projected():
     grid = Grid((20, 18, 16), (1.0, 1.0, 1.0))
     x, y, z = torch.meshgrid(*[torch.from_numpy(grid.coordinates(axis)) for axis in range(3)], indexing="ij")

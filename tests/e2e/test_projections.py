@@ -63,6 +63,21 @@ def test_counts_in_pictures_become_an_image_in_its_place(run_cli, tmp_path):
     assert image.data[tuple(inside.T)].mean() == pytest.approx(ATTENUATION, rel=0.05)
 
 
+def test_a_fit_weights_rays_by_their_photons_when_asked(run_cli, tmp_path):
+    sinogram = fan_sinogram(FULL[::6])
+    path = write(tmp_path / "scan.npy", sinogram, describe(FULL[::6], axes=["view", "column"]))
+    images = []
+    for option in ([], ["--poisson"]):
+        record = tmp_path / f"{len(option)}.json"
+        out = tmp_path / f"{len(option)}.npz"
+        done = run_cli("recon", path, "-o", out, "--iterations", 4, "--matrix", 32, "--json", record, *option)
+        assert done.code == 0, done.err
+        assert json.loads(record.read_text())["poisson"] is bool(option)
+        assert ("photons each ray had is unknown" in " ".join(done.err.split())) is bool(option)
+        images.append(load_image(out).data)
+    assert not np.array_equal(*images)
+
+
 def test_limited_angle_is_told_by_every_command(run_cli, tmp_path):
     degrees = np.arange(0, 90, 2.0)
     scan = write(tmp_path / "a.npy", fan_sinogram(degrees), describe(degrees))

@@ -191,7 +191,8 @@ def volume(kind: str) -> Maker:
 def filtered(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
     projector = slices(["parallel", "flat", "curved"][seed % 3], "joseph")(matrix, dtype, seed)
     seen = torch.rand((projector.range.shape[1], 1), generator=rng_of(seed)) < 0.7
-    return FilteredProjector(projector, seen, 0.5)
+    weights = torch.rand(projector.range.shape[1:], generator=rng_of(seed)) if seed % 2 else None
+    return FilteredProjector(projector, seen, 0.5, exponent=[0.5, 0.125, 0][seed % 3], ray_weights=weights)
 
 
 def filtered_volume(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:

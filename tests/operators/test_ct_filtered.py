@@ -5,6 +5,7 @@ import torch
 
 from operators import (
     ConeBeam,
+    DipmedError,
     FanBeam,
     FilteredProjector,
     Grid,
@@ -51,6 +52,43 @@ def test_weighing_makes_line_integrals_what_the_operator_gives():
     x = smooth_slice()
     torch.testing.assert_close(A.weigh(P(x)), A(x))
     assert not A(x)[:, 40:].any()
+
+
+@pytest.mark.parametrize("exponent", [0, 0.125, 0.5])
+def test_rays_are_weighted_before_the_filter(exponent):
+    P = SliceProjector(GRID, BEAMS["fan"])
+    weights = torch.rand((90, 50)) + 0.1
+    A = FilteredProjector(P, exponent=exponent, ray_weights=weights).with_mask(torch.arange(90)[:, None] < 40)
+    x = smooth_slice()
+    torch.testing.assert_close(A(x), FilteredProjector(P, A.mask, A.factor, exponent=exponent).weigh(weights * P(x)))
+    plain = A.unfiltered()
+    torch.testing.assert_close(plain(x), plain.factor * A.mask * weights * P(x))
+    assert operator_norm(plain, 100) == pytest.approx(1, abs=0.03)
+
+
+def test_a_higher_exponent_sharpens_the_adjoint():
+    P = SliceProjector(GRID, BEAMS["parallel"])
+    x = smooth_slice()
+
+    def blur(exponent):
+        image = FilteredProjector(P, exponent=exponent).N(x)
+        return float((image * (x * image).sum() / image.square().sum() - x).norm() / x.norm())
+
+    assert blur(0.5) < blur(0.25) < blur(0.125) < blur(0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "match"),
+    [
+        (torch.ones(90, 49), ShapeError, r"real \(90, 50\)"),
+        (-torch.ones(90, 50), DipmedError, "not negative"),
+        (torch.zeros(90, 50), DipmedError, "above zero"),
+        (torch.full((90, 50), math.nan), DipmedError, "finite"),
+    ],
+)
+def test_impossible_weights_are_refused(weights, error, match):
+    with pytest.raises(error, match=match):
+        FilteredProjector(SliceProjector(GRID, BEAMS["fan"]), ray_weights=weights)
 
 
 def test_a_mask_of_another_kind_is_refused():
