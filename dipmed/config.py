@@ -47,9 +47,10 @@ class FitConfig:
         the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data), ``"tv"`` (one with total
         variation, for real images).
     wavelet_threshold, variation_weight
-        Of the wavelet image, and weight of the total variation of the ``"tv"`` image; images peak near 1, from projections near 2.2.
+        Of the wavelet image, and weight of the total variation of the ``"tv"`` image; images peak near 1, those from
+        projections near 2.2.
     input_jitter
-        Standard deviation of the fresh Gaussian noise added to the input at each step; images peak near 1, from projections near 2.2.
+        Standard deviation of the fresh Gaussian noise added to the input at each step; images peak as above.
     input_update, input_drift
         What the first image input moves to at each step, by the share ``input_drift``: the output
         (``"drift"``), or the output after a step towards the data (``"data-consistent"``).
@@ -83,6 +84,8 @@ class FitConfig:
     refit_share
         Share of the iterations, the last ones, in which the fit sees the held-out locations as well, if the rule has
         found every iterate up to then as good as the one before; 0 for never.
+    renew_input
+        Make the inputs anew, from all data, when the held-out ones are given back.
     time_limit
         Seconds after which the fit ends; the rates then decay with the clock if it runs ahead of the iterations.
     mixed_precision
@@ -94,7 +97,7 @@ class FitConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     inputs: tuple[InputName, ...] = ("zero-filled", "wavelet")
     wavelet_threshold: float = 2e-3
-    variation_weight: float = 4.4e-4
+    variation_weight: float = 8e-4
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.01
@@ -112,6 +115,7 @@ class FitConfig:
     stop: str = "held-out"
     held_out: float = 0.03
     refit_share: float = 0.4
+    renew_input: bool = False
     time_limit: float | None = None
     mixed_precision: Literal["auto", "on", "off"] = "auto"
     seed: int = 0
@@ -141,12 +145,13 @@ _IN_3D = NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16)
 _CT = FitConfig(
     inputs=("tv",),
     kspace_exponent=0.125,
-    input_jitter=0.03,
-    tv_weight=3e-3,
+    tv_weight=5e-3,
     nonnegative=True,
+    iterations=400,
     data_consistency_steps=0,
     held_out=0.04,
-    refit_share=0.6,
+    refit_share=0.7,
+    renew_input=True,
 )
 
 PRESETS: dict[str, FitConfig] = {

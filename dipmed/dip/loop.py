@@ -168,8 +168,9 @@ class _Fit:
         network = make_network(config.network, network_input.shape[1], self.n_channels, ndim, generator)
         self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         self.optimizers = make_optimizers(self.network, config)
-        padded = pad_to_multiple(network_input, 2 ** len(config.network.channels), ndim)
-        self.input = padded.contiguous(memory_format=memory_format)
+        self.generator = generator
+        self.memory_format = memory_format
+        self.input = self._padded(network_input)
         # the jitter's own generator, so that the number of draws before it does not matter
         self.jitter = torch.Generator(self.device).manual_seed(config.seed + 1)
         self.average: Tensor | None = None
@@ -237,6 +238,10 @@ class _Fit:
         self._update_input(gradient)
         return value
 
+    def _padded(self, network_input: Tensor) -> Tensor:
+        padded = pad_to_multiple(network_input, 2 ** len(self.config.network.channels), len(self.shape))
+        return padded.contiguous(memory_format=self.memory_format)
+
     def _image(self, channels: Tensor) -> Tensor:
         image = to_image(channels)
         if not self.config.nonnegative or image.is_complex():
@@ -290,6 +295,8 @@ class _Fit:
         if self.rule.needs_held_out and 1 - self.config.refit_share <= self.progress < 1:
             self.problem = self.problem.with_all_data()
             self.refit_from = self.iteration
+            if self.config.renew_input:
+                self.input = self._padded(make_input(self.problem, self.config, self.generator))
 
     def _end_of_budget(self) -> StopReason:
         if self.chosen_at == 0 or self.rule.name == "budget":

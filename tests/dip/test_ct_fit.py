@@ -80,6 +80,25 @@ def test_input_images_of_line_integrals_are_made_without_a_filter_from_fitted_vi
     torch.testing.assert_close(changed.input_data / changed.scale, problem.input_data / problem.scale)
 
 
+def test_views_that_are_given_back_renew_the_input(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+    problem = make_problem(
+        A(truth),
+        A,
+        kspace_exponent=0.125,
+        held_out=0.1,
+        noise_variance=None,
+        generator=torch.Generator().manual_seed(0),
+    )
+    complete = problem.with_all_data()
+    torch.testing.assert_close(complete.input_data, complete.A_input.N(problem.scale * truth))
+    assert not torch.allclose(complete.input_data, problem.input_data, rtol=0.01)
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20)
+    images = [DeepImagePrior(config.replace(renew_input=renew))(A(truth), A).image for renew in (True, False)]
+    assert not torch.equal(*images)
+
+
 def test_an_image_of_attenuation_is_not_negative(few_views):
     _, filtered, truth = few_views
     A = filtered.projector
