@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from numpy.typing import NDArray
 
 from dipmed.compare import compare, find_reference
 from dipmed.ct_baselines import SIRT, CGTotalVariation, FilteredBackProjection, LeastSquares
 from dipmed.evaluate import score
-from dipmed.io import load
+from dipmed.io import load, save_image
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import jobs
-from dipmed.scan import Reconstruction, Scan
+from dipmed.scan import ImageVolume, Reconstruction, Scan
 from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, simulate
 from operators.fbp import Filter
 
@@ -88,11 +89,14 @@ def run_case(data: Path, case: Case, n_views: int, methods: list[str]) -> Iterat
     with tempfile.TemporaryDirectory() as folder:
         scan, reference = open_case(data, case, n_views, Path(folder))
         settings = ReconSettings(views=n_views, matrix=case.matrix, slices=(0, 1), device="cpu")
+        target, support = find_reference(scan, settings, reference)
+        file = Path(folder) / "target.npz"  # so that all views are reconstructed once for all methods
+        save_image(ImageVolume(target[:, :, None], scan.affine), file)
         for method in methods:
             if method in _SWEEPS:
-                yield sweep(method, scan, settings, reference)
+                yield sweep(method, scan, settings, target, support)
             else:
-                row = compare(scan, [method], settings, reference=reference).rows[0]
+                row = compare(scan, [method], settings, reference=str(file)).rows[0]
                 yield {**row, "setting": None}
 
 
@@ -106,9 +110,10 @@ def open_case(data: Path, case: Case, n_views: int, folder: Path) -> tuple[Scan,
     return load(folder / "scan.h5"), str(folder / "scan.reference.nii.gz")
 
 
-def sweep(method: str, scan: Scan, settings: ReconSettings, reference: str) -> dict[str, Any]:
+def sweep(
+    method: str, scan: Scan, settings: ReconSettings, target: NDArray[Any], support: NDArray[Any]
+) -> dict[str, Any]:
     """Return the row of the setting with the highest PSNR."""
-    target, support = find_reference(scan, settings, reference)
     job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
     found = []
     for setting, reconstructor in _SWEEPS[method].items():
