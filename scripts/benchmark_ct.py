@@ -57,7 +57,7 @@ _SWEEPS: dict[str, dict[Any, Callable[[Any, Any], Reconstruction]]] = {
     "fbp": {name: FilteredBackProjection(name) for name in get_args(Filter)},
     "sirt": {n: SIRT(n) for n in (25, 50, 100, 200)},
     "cg-ls": {lam: LeastSquares(lam) for lam in (1e-4, 1e-3, 1e-2)},
-    "cg-tv": {lam: CGTotalVariation(lam) for lam in (3e-5, 6e-5, 1.2e-4, 2.4e-4, 5e-4, 1e-3)},
+    "cg-tv": {lam: CGTotalVariation(lam) for lam in (1e-5, 3e-5, 6e-5, 1.2e-4, 2.4e-4, 5e-4)},
 }
 
 
