@@ -110,7 +110,7 @@ _METHODS = (
     Method(
         "dip",
         "deep image prior",
-        "The default, our best recipe: wavelet input, smooth phase, orthogonalised updates, held-out stopping.",
+        "The default, our best recipe: sparse image as input, orthogonalised updates, held-out stopping.",
         "doi:10.1007/s11263-020-01303-4",
         changes={},
     ),
