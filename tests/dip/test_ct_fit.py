@@ -94,7 +94,7 @@ def test_views_that_are_given_back_renew_the_input(few_views):
     complete = problem.with_all_data()
     torch.testing.assert_close(complete.input_data, complete.A_input.N(problem.scale * truth))
     assert not torch.allclose(complete.input_data, problem.input_data, rtol=0.01)
-    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20)
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20, stop="held-out")
     images = [DeepImagePrior(config.replace(renew_input=renew))(A(truth), A).image for renew in (True, False)]
     assert not torch.equal(*images)
 
@@ -113,7 +113,7 @@ def test_rays_with_few_photons_count_less(few_views):
     A = filtered.projector
     counts = torch.where(torch.arange(60) % 3 == 0, 20.0, 20000.0).expand(20, 60)
     noise = torch.randn(A.range.shape, generator=torch.Generator().manual_seed(0)) / counts.sqrt()
-    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=150, stop="budget")
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=150)
 
     def error(weights):
         image = DeepImagePrior(config, ray_weights=weights)(A(truth) + noise, A).image
