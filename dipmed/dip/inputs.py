@@ -36,17 +36,13 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
 
 def _first_image(name: str, problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
     """Make an image from the data that are fitted, ``(1, x, y[, z])``."""
-    zero_filled = problem.input_data
+    A, zero_filled = problem.for_input()
     if name == "zero-filled":
         return zero_filled
     if name == "tv":
         lam = config.variation_weight
-        return total_variation_image(
-            problem.A_input, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS
-        )[0]
-    return wavelet_image(
-        problem.A_input, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase
-    )
+        return total_variation_image(A, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS)[0]
+    return wavelet_image(A, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase)
 
 
 @torch.no_grad()

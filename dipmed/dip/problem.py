@@ -51,9 +51,6 @@ class Problem:
         ``Aᴴy``, ``(1, x, y[, z])``.
     A_fit, y_fit
         The operator and the data without the held-out locations: all that the network ever sees.
-    A_input, input_data
-        The operator that the network's input images are made with, from the fitted data alone, and its ``Aᴴy``. That of
-        projections has no filter: total variation finds its image in spite of the blur, and without more noise.
     line_integrals
         Scaled projections, before they are weighted as ``A`` weights them; None of other data.
     A_final, final_data
@@ -82,8 +79,6 @@ class Problem:
     adjoint_data: Tensor
     A_fit: LinearOperator
     y_fit: Tensor
-    A_input: LinearOperator
-    input_data: Tensor
     line_integrals: Tensor | None
     A_final: LinearOperator
     final_data: Tensor
@@ -126,16 +121,24 @@ class Problem:
             x = x - (self.A_final.N(x) - self.final_data)
         return x
 
+    def for_input(self) -> tuple[LinearOperator, Tensor]:
+        """Return the operator that input images are made with, from the fitted data alone, and its ``Aᴴy``.
+
+        That of projections has no filter: total variation finds its image in spite of the blur, and without more noise.
+        """
+        A, y = self.A_fit, self.y_fit
+        if isinstance(A, FilteredProjector) and self.line_integrals is not None:
+            A = A.unfiltered()
+            y = A.weigh(self.line_integrals)
+        return A, A.adjoint(y)
+
     def with_all_data(self) -> Problem:
         """Return the problem in which no location is held out."""
         term = self.measured_term if self.weights is None else make_data_term(self.A, self.y, self.weights)
-        A_input, y_input = _for_input(self.A, self.y, self.line_integrals)
         return replace(
             self,
             A_fit=self.A,
             y_fit=self.y,
-            A_input=A_input,
-            input_data=A_input.adjoint(y_input),
             data_term=term,
             held_out_term=None,
             held_out_mask=None,
@@ -204,7 +207,6 @@ def make_problem(
         held_out_term = make_data_term(A_held_out, y * held_out_mask)
     if line_integrals is not None:
         line_integrals = line_integrals * scale
-    A_input, y_input = _for_input(A_fit, y_fit, line_integrals)
     weights = _radial_weights(A, kspace_exponent)
     smooth_phase = None
     if phase_weight and isinstance(A_fit, MRIOperator):
@@ -219,8 +221,6 @@ def make_problem(
         adjoint_data=adjoint_data,
         A_fit=A_fit,
         y_fit=y_fit,
-        A_input=A_input,
-        input_data=A_input.adjoint(y_input),
         line_integrals=line_integrals,
         A_final=A if A_final is None else A_final,
         final_data=adjoint_data if A_final is None else A_final.adjoint(y),
@@ -234,14 +234,6 @@ def make_problem(
         scale=scale,
         noise_energy=None if noise_variance is None else noise_variance * scale**2 * _n_noisy(A),
     )
-
-
-def _for_input(A: LinearOperator, y: Tensor, line_integrals: Tensor | None) -> tuple[LinearOperator, Tensor]:
-    """The operator that input images are made with, and its data."""
-    if not isinstance(A, FilteredProjector) or line_integrals is None:
-        return A, y
-    plain = A.unfiltered()
-    return plain, plain.weigh(line_integrals)
 
 
 def _scale(A: LinearOperator, y: Tensor) -> float:

@@ -72,12 +72,13 @@ def test_input_images_of_line_integrals_are_made_without_a_filter_from_fitted_vi
         )
 
     problem = problem_of(A(truth))
-    assert problem.A_input.exponent == 0
+    A_input, data = problem.for_input()
+    assert A_input.exponent == 0
     assert problem.A_fit.exponent == 0.25
-    torch.testing.assert_close(problem.input_data, problem.A_input.N(problem.scale * truth))
+    torch.testing.assert_close(data, A_input.N(problem.scale * truth))
     held_out = problem.held_out_mask
     changed = problem_of(torch.where(held_out, 1.1 * A(truth), A(truth)))
-    torch.testing.assert_close(changed.input_data / changed.scale, problem.input_data / problem.scale)
+    torch.testing.assert_close(changed.for_input()[1] / changed.scale, data / problem.scale)
 
 
 def test_views_that_are_given_back_renew_the_input(few_views):
@@ -91,9 +92,9 @@ def test_views_that_are_given_back_renew_the_input(few_views):
         noise_variance=None,
         generator=torch.Generator().manual_seed(0),
     )
-    complete = problem.with_all_data()
-    torch.testing.assert_close(complete.input_data, complete.A_input.N(problem.scale * truth))
-    assert not torch.allclose(complete.input_data, problem.input_data, rtol=0.01)
+    A_input, data = problem.with_all_data().for_input()
+    torch.testing.assert_close(data, A_input.N(problem.scale * truth))
+    assert not torch.allclose(data, problem.for_input()[1], rtol=0.01)
     config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20, stop="held-out")
     images = [DeepImagePrior(config.replace(renew_input=renew))(A(truth), A).image for renew in (True, False)]
     assert not torch.equal(*images)
