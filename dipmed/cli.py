@@ -64,6 +64,15 @@ ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many
 MatrixOption = Annotated[
     int | None, typer.Option(min=2, metavar="N", help="CT: N x N pixels over the same field of view.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Setting of the fit or option of the method, as `dipmed methods --json -` lists them; may be repeated. "
+        "With METHOD.KEY=VALUE for that method alone.",
+    ),
+]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
@@ -117,6 +126,7 @@ def recon(
     stop: StopOption = None,
     iterations: IterationsOption = None,
     time_limit: TimeOption = None,
+    sets: SetOption = None,
     undersample: UndersampleOption = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
     maps: MapsOption = "espirit",
@@ -156,6 +166,7 @@ def recon(
         method=method,
         preset=preset,
         changes=_changes(stop=stop, iterations=iterations, time_limit=time_limit, seed=seed),
+        sets=tuple(sets or ()),
         undersample=undersample,
         mask=mask,
         maps=maps,
@@ -262,6 +273,7 @@ def compare(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and errors.")] = None,
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings of the fits by name.")] = None,
     iterations: IterationsOption = None,
+    sets: SetOption = None,
     maps: MapsOption = "espirit",
     map_sets: SetsOption = 1,
     coils: CoilsOption = None,
@@ -291,6 +303,7 @@ def compare(
     settings = ReconSettings(
         preset=preset,
         changes=_changes(iterations=iterations, seed=seed),
+        sets=tuple(sets or ()),
         undersample=undersample,
         maps=maps,
         map_sets=map_sets,
@@ -332,11 +345,15 @@ def compare(
 
 
 @app.command()
-def methods() -> None:
+def methods(json_file: JsonOption = None) -> None:
     """List the methods, presets and stopping rules."""
     from dipmed.display import show_methods
+    from dipmed.record import methods_record
 
-    show_methods(Console())
+    _check_json(json_file, force=True)
+    if json_file != "-":
+        show_methods(Console())
+    _write_json(json_file, methods_record())
 
 
 @app.command()

@@ -165,10 +165,12 @@ def _run(
 ) -> tuple[dict[str, Any], NDArray[np.float32]]:
     method = find_method(name)
     snapshots = SnapshotScores(reference, support)
-    config = replace(settings, method=name).fit_config(scan.modality, scan.ndim)
+    settings = replace(settings, method=name)
+    config = settings.fit_config(scan.modality, scan.ndim)
     reconstructor = make_reconstructor(
         method,
         config,
+        options=settings.method_options(),
         noise_variance=job.noise_variance,
         A_final=job.A_final,
         ray_weights=job.ray_weights,

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from dipmed.scan import DipmedError
 
 InputName = Literal["noise", "zero-filled", "wavelet", "tv"]
+DataLoss = Literal["squares", "norm", "absolute"]
 UpdateName = Literal["none", "drift", "data-consistent"]
 
 
@@ -63,6 +64,9 @@ class FitConfig:
     phase_weight
         Weight of the penalty on what is out of phase with a low-resolution image, see `dipmed.dip.phase`; it does
         nothing where the centre of k-space is not fully sampled. Set it to 0 where fine detail of the phase matters.
+    data_loss
+        Of the weighted residuals: the sum of ``"squares"``, its root, the ``"norm"``, or the sum of ``"absolute"``
+        values; each relative to that of an image of zeros.
     nonnegative
         Keep real images from becoming negative.
     optimizer
@@ -104,6 +108,7 @@ class FitConfig:
     tv_weight: float = 0.1
     kspace_exponent: float = 0.5
     phase_weight: float = 0.03
+    data_loss: DataLoss = "squares"
     nonnegative: bool = False
     optimizer: Literal["muon", "adam"] = "muon"
     rate: float = 0.03

@@ -118,9 +118,11 @@ def show_comparison(console: Console, result: Comparison) -> None:
 
 def show_methods(console: Console) -> None:
     """List methods, presets and stopping rules."""
-    table = Table("method", "family", "what it is", "source")
+    table = Table("method", "family", "what it is", "for", "cost", "source")
     for method in METHODS.values():
-        table.add_row(method.name, method.family, method.summary, method.citation)
+        scans = ", ".join(name.upper() for name in method.modalities)
+        cost = "" if method.cost is None else f"{method.cost:g}"
+        table.add_row(method.name, method.family, method.summary, scans, cost, method.citation)
     console.print(table)
     console.print(f"presets: {', '.join(PRESETS)}")
     rules = Table("stopping rule", "keeps")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from dipmed.assignments import assignable, read_value, split_assignment
 from dipmed.baselines import BASELINES
-from dipmed.config import FitConfig
+from dipmed.config import FitConfig, NetworkConfig
 from dipmed.ct_baselines import CT_BASELINES
 from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
+from dipmed.dip.methods import FIT_METHODS, FitMethod
 from dipmed.scan import DipmedError, Reconstruction
 from operators import MRIOperator
 
@@ -21,116 +23,113 @@ Reconstructor = Callable[[Tensor, Any], Reconstruction]
 
 @dataclass(frozen=True)
 class Method:
-    """A name with what it stands for; ``changes`` are its differences from the preset, None for a baseline.
+    """A name with what it stands for; ``fit`` is the class of a fit, None for a baseline.
 
-    ``modalities`` are the scans that it is for: ``"mri"``, ``"ct"``.
+    ``modalities`` are the scans that it is for: ``"mri"``, ``"ct"``. ``cost`` is what an iteration of a fit takes,
+    relative to that of ``dip-vanilla``; None for a baseline.
     """
 
     name: str
     family: str
     summary: str
     citation: str
-    changes: dict[str, Any] | None = None
     modalities: tuple[str, ...] = ("mri", "ct")
+    suits: str = ""
+    deviations: str = ""
+    cost: float | None = None
+    fit: type[FitMethod] | None = None
 
     @property
     def is_fit(self) -> bool:
-        return self.changes is not None
+        return self.fit is not None
 
-    def configure(self, preset: FitConfig) -> FitConfig:
+    def configure(self, preset: FitConfig, modality: str) -> FitConfig:
         """The settings that this method makes of a preset."""
-        return preset.replace(**(self.changes or {}))
+        return preset if self.fit is None else self.fit.configure(preset, modality)
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Names and types of what ``KEY=VALUE`` can set: the method's own options, then settings of any fit."""
+        own = {} if self.fit is None else assignable(self.fit)
+        network = {f"network.{name}": hint for name, hint in assignable(NetworkConfig).items()}
+        return {**assignable(FitConfig), **network, **own}
+
+    def read_settings(self, texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read texts ``KEY=VALUE`` or ``METHOD.KEY=VALUE``, those for other methods left out.
+
+        Returns
+        -------
+        options, changes
+            Fields of the method's class, and of `FitConfig`, where ``"network"`` is a dictionary of its own.
+
+        Raises
+        ------
+        DipmedError
+            When a key is unknown or a value is none of its type.
+        """
+        own = set() if self.fit is None else set(assignable(self.fit))
+        options: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
+        for text in texts:
+            key, value = split_assignment(text)
+            prefix, dot, rest = key.partition(".")
+            if dot and prefix in METHODS:
+                if prefix != self.name:
+                    continue
+                key = rest
+            if key not in self.keys:
+                raise DipmedError(f"{self.name} has no setting {key!r}; there are {', '.join(sorted(self.keys))}")
+            read = read_value(key, value, self.keys[key])
+            if key in own:
+                options[key] = read
+            elif key.startswith("network."):
+                changes.setdefault("network", {})[key.removeprefix("network.")] = read
+            else:
+                changes[key] = read
+        return options, changes
 
 
 _MRI, _CT = ("mri",), ("ct",)
 
-_AS_PUBLISHED: dict[str, Any] = {
-    "inputs": ("noise",),
-    "input_jitter": 1 / 30,
-    "input_update": "none",
-    "tv_weight": 0.0,
-    "kspace_exponent": 0.0,
-    "phase_weight": 0.0,
-    "nonnegative": False,
-    "refit_share": 0.0,
-    "optimizer": "adam",
-    "adam_rate": 1e-3,
-    "schedule": "constant",
-    "iterations": 3000,
-    "data_consistency_steps": 0,
-}
-
-_METHODS = (
+_BASELINES = (
+    Method("zero-filled", "direct", "Adjoint of the data: unmeasured samples are zero.", "doi:10.1002/mrm.1241", _MRI),
+    Method("cg-sense", "direct", "Least squares by conjugate gradients, l2-regularised.", "doi:10.1002/mrm.1241", _MRI),
     Method(
-        "zero-filled",
-        "direct",
-        "Adjoint of the data: unmeasured samples are zero.",
-        "doi:10.1002/mrm.1241",
-        modalities=_MRI,
+        "l1-wavelet", "sparsity", "Compressed sensing with an l1 penalty on wavelets.", "doi:10.1002/mrm.21391", _MRI
     ),
-    Method(
-        "cg-sense",
-        "direct",
-        "Least squares by conjugate gradients, l2-regularised.",
-        "doi:10.1002/mrm.1241",
-        modalities=_MRI,
-    ),
-    Method(
-        "l1-wavelet",
-        "sparsity",
-        "Compressed sensing with an l1 penalty on wavelets.",
-        "doi:10.1002/mrm.21391",
-        modalities=_MRI,
-    ),
-    Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391", modalities=_MRI),
+    Method("tv", "sparsity", "Compressed sensing with total variation.", "doi:10.1002/mrm.21391", _MRI),
     Method(
         "fbp",
         "direct",
         "Filtered back-projection; of cones on a circle by Feldkamp.",
         "doi:10.1137/1.9780898719277",
-        modalities=_CT,
+        _CT,
     ),
+    Method("sirt", "direct", "Simultaneous iterative reconstruction.", "doi:10.1016/0022-5193(72)90180-4", _CT),
+    Method("cg-ls", "direct", "Least squares by conjugate gradients, l2-regularised.", "doi:10.6028/jres.049.044", _CT),
     Method(
-        "sirt", "direct", "Simultaneous iterative reconstruction.", "doi:10.1016/0022-5193(72)90180-4", modalities=_CT
-    ),
-    Method(
-        "cg-ls",
-        "direct",
-        "Least squares by conjugate gradients, l2-regularised.",
-        "doi:10.6028/jres.049.044",
-        modalities=_CT,
-    ),
-    Method(
-        "cg-tv",
-        "sparsity",
-        "Least squares with total variation, no negative values.",
-        "doi:10.1137/080725891",
-        modalities=_CT,
-    ),
-    Method(
-        "dip",
-        "deep image prior",
-        "The default, our best recipe: sparse image as input, orthogonalised updates, held-out stopping.",
-        "doi:10.1007/s11263-020-01303-4",
-        changes={},
-    ),
-    Method(
-        "dip-vanilla",
-        "deep image prior",
-        "As published: fixed noise input with jitter, Adam, running average.",
-        "doi:10.1007/s11263-020-01303-4",
-        changes=_AS_PUBLISHED,
-    ),
-    Method(
-        "dip-tv",
-        "deep image prior",
-        "As dip-vanilla, without jitter and with total variation of the output.",
-        "doi:10.1088/1361-6420/aba415",
-        changes={**_AS_PUBLISHED, "input_jitter": 0.0, "tv_weight": 3e-3},
+        "cg-tv", "sparsity", "Least squares with total variation, no negative values.", "doi:10.1137/080725891", _CT
     ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
+
+def _of_fit(fit: type[FitMethod]) -> Method:
+    return Method(
+        name=fit.name,
+        family=fit.family,
+        summary=fit.summary,
+        citation=fit.citation,
+        modalities=fit.modalities,
+        suits=fit.suits,
+        deviations=fit.deviations,
+        cost=fit.cost,
+        fit=fit,
+    )
+
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*_BASELINES, *(_of_fit(fit) for fit in FIT_METHODS.values()))
+}
 
 
 def find_method(name: str, modality: str | None = None) -> Method:
@@ -154,19 +153,23 @@ def make_reconstructor(
     method: Method,
     config: FitConfig,
     *,
+    options: dict[str, Any] | None = None,
     noise_variance: float | None = None,
     A_final: MRIOperator | None = None,
     ray_weights: Tensor | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
 ) -> Reconstructor:
-    """Make the callable ``(y, A) -> Reconstruction`` of a method; ``config`` matters to fits alone."""
-    if not method.is_fit:
+    """Make the callable ``(y, A) -> Reconstruction`` of a method; all but the method matter to fits alone.
+
+    ``options`` are fields of the method's class.
+    """
+    if method.fit is None:
         baseline: Reconstructor = (BASELINES | CT_BASELINES)[method.name]()
         return baseline
     return DeepImagePrior(
         config,
-        method=method.name,
+        method=method.fit(**(options or {})),
         noise_variance=noise_variance,
         A_final=A_final,
         ray_weights=ray_weights,

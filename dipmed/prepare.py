@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class ReconSettings:
         Names; the preset defaults to the one for the scan's dimensions.
     changes
         Fields of `FitConfig` that replace the preset's and the method's.
+    sets
+        Texts ``KEY=VALUE`` that do so as well or set the method's own options, see `dipmed.methods.Method`.
     undersample
         Name of a retrospective undersampling, e.g. ``"random:R=4,acs=16,seed=0"``.
     mask
@@ -67,6 +69,7 @@ class ReconSettings:
     method: str = "dip"
     preset: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
     undersample: str | None = None
     mask: Path | None = None
     join_frames: bool = False
@@ -93,8 +96,16 @@ class ReconSettings:
 
     def fit_config(self, modality: str, ndim: int) -> FitConfig:
         """The settings of the fit for such a scan."""
-        preset = find_preset(self.preset_for(modality, ndim))
-        return find_method(self.method).configure(preset).replace(**self.changes)
+        method = find_method(self.method)
+        config = method.configure(find_preset(self.preset_for(modality, ndim)), modality)
+        changes = {**method.read_settings(self.sets)[1], **self.changes}
+        if isinstance(changes.get("network"), dict):
+            changes["network"] = replace(config.network, **changes["network"])
+        return config.replace(**changes)
+
+    def method_options(self) -> dict[str, Any]:
+        """What was chosen of the method's own options."""
+        return find_method(self.method).read_settings(self.sets)[0]
 
 
 def prepare(scan: Scan, settings: ReconSettings) -> Scan:

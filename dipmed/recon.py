@@ -240,6 +240,7 @@ def reconstruct(
         reconstructor = make_reconstructor(
             chosen,
             config,
+            options=None if interrupted else settings.method_options(),
             noise_variance=job.noise_variance,
             A_final=job.A_final,
             ray_weights=job.ray_weights,

@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 import dipmed
+from dipmed.config import PRESETS
+from dipmed.dip import RULES
+from dipmed.methods import METHODS
 from dipmed.recon import ReconSettings, ScanResult
 from dipmed.scan import KSpaceScan, ProjectionScan, Scan
 from dipmed.simulate import Simulation
 
+_LISTED = ("name", "family", "summary", "suits", "citation", "deviations", "cost", "modalities")
 _RECORDED_PACKAGES = ("torch", "numpy", "scipy", "sigpy", "monai", "nibabel", "h5py", "ismrmrd", "twixtools")
 
 
@@ -133,10 +137,30 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",
         "map_sets": settings.map_sets,
         "config": config,
+        "options": settings.method_options(),
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
         "versions": versions(),
     }
+
+
+def methods_record() -> dict[str, Any]:
+    """What `dipmed methods --json` writes: every method with its settings, the presets and the stopping rules."""
+    return {
+        "methods": [
+            {
+                **{name: getattr(method, name) for name in _LISTED},
+                "settings": {key: _describe(hint) for key, hint in method.keys.items()} if method.is_fit else {},
+            }
+            for method in METHODS.values()
+        ],
+        "presets": {name: asdict(preset) for name, preset in PRESETS.items()},
+        "rules": {name: (rule.__doc__ or "").splitlines()[0] for name, rule in RULES.items()},
+    }
+
+
+def _describe(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def simulation_record(simulation: Simulation) -> dict[str, Any]:

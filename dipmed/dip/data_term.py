@@ -1,4 +1,4 @@
-"""The data term of a fit, ``‖W(Ax − y)‖²``, by residuals or by the normal operator alone."""
+"""The data term of a fit, ``‖W(Ax − y)‖²`` by residuals or by the normal operator alone, or absolute values."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dipmed.config import DataLoss
 from operators import CartesianMRI, ImageMask, LinearOperator
 
 
 class DataTerm(Protocol):
-    """A squared error of images ``(batch, 1, x, y[, z])`` against measured data, outside autograd."""
+    """A misfit of images ``(batch, 1, x, y[, z])`` against measured data, outside autograd."""
 
     energy: Tensor
     """Value for an image of zeros."""
 
     def value(self, x: Tensor) -> Tensor:
-        """Return the squared error, summed over the batch."""
+        """Return the misfit, summed over the batch."""
         ...
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared error and its gradient."""
+        """Return the misfit and its gradient."""
         ...
 
 
@@ -87,6 +88,37 @@ class NormalTerm:
         return (product + len(x) * self._energy).clamp(min=0).float()
 
 
+class AbsoluteTerm:
+    """``Σ w |Ax − y|``, which spikes pull less than squares.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    y
+        Data, one element of its range.
+    weights
+        Of each location, broadcastable to the range; None for one.
+    """
+
+    def __init__(self, A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> None:
+        self.A = A
+        self.y = y
+        self.weights = weights
+        self.energy = self._sum(y.abs())
+
+    def value(self, x: Tensor) -> Tensor:
+        return self._sum((self.A(x) - self.y).abs())
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        residual = self.A(x) - self.y
+        signs = torch.sgn(residual) if self.weights is None else torch.sgn(residual) * self.weights
+        return self._sum(residual.abs()), self.A.adjoint(signs)
+
+    def _sum(self, sizes: Tensor) -> Tensor:
+        return (sizes if self.weights is None else sizes * self.weights).sum()
+
+
 def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Real part of ``⟨a, b⟩``, summed in another precision where one is given."""
     if not a.is_complex():
@@ -94,8 +126,10 @@ def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.sum(a.real * b.real + a.imag * b.imag, dtype=dtype)
 
 
-def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None) -> DataTerm:
+def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None, loss: DataLoss = "squares") -> DataTerm:
     """Choose the cheaper form: on a grid of k-space and for voxels the residual costs no more, and it is exact."""
+    if loss == "absolute":
+        return AbsoluteTerm(A, y, weights)
     if weights is not None or isinstance(A, CartesianMRI | ImageMask):
         return ResidualTerm(A, y, weights)
     return NormalTerm(A, y)

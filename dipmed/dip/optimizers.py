@@ -81,10 +81,14 @@ def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.O
     ]
     if kernels:
         optimizers.append(ConvolutionMuon(kernels, lr=config.rate))
+    return optimizers
+
+
+def remember_rates(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Note the present learning rates as those that `set_rate` scales."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-    return optimizers
 
 
 def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dipmed.calib.scale import data_scale
+from dipmed.config import DataLoss
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
@@ -58,6 +59,8 @@ class Problem:
         ``Aᴴy``.
     weights
         Weight of each location in the data term, ``(x, y[, z])``; None for those that the operator has.
+    data_loss
+        Of which residuals, see `dipmed.config.FitConfig`.
     data_term
         What the fit minimises, over the fitted locations.
     held_out_term, measured_term
@@ -83,6 +86,7 @@ class Problem:
     A_final: LinearOperator
     final_data: Tensor
     weights: Tensor | None
+    data_loss: DataLoss
     data_term: DataTerm
     held_out_term: DataTerm | None
     measured_term: DataTerm
@@ -134,7 +138,8 @@ class Problem:
 
     def with_all_data(self) -> Problem:
         """Return the problem in which no location is held out."""
-        term = self.measured_term if self.weights is None else make_data_term(self.A, self.y, self.weights)
+        as_measured = self.weights is None and self.data_loss != "absolute"
+        term = self.measured_term if as_measured else make_data_term(self.A, self.y, self.weights, self.data_loss)
         return replace(
             self,
             A_fit=self.A,
@@ -164,6 +169,7 @@ def make_problem(
     noise_variance: float | None,
     generator: torch.Generator,
     phase_weight: float = 0.0,
+    data_loss: DataLoss = "squares",
     A_final: LinearOperator | None = None,
     ray_weights: Tensor | None = None,
 ) -> Problem:
@@ -212,7 +218,7 @@ def make_problem(
     if phase_weight and isinstance(A_fit, MRIOperator):
         low = low_resolution_image(A_fit, y_fit)
         smooth_phase = None if low is None else SmoothPhase(low, phase_weight)
-    data_term = make_data_term(A_fit, y_fit, weights)
+    data_term = make_data_term(A_fit, y_fit, weights, data_loss)
     adjoint_data = A.adjoint(y)
     probe = A.range.randn(generator=generator, device=y.device)
     return Problem(
@@ -225,6 +231,7 @@ def make_problem(
         A_final=A if A_final is None else A_final,
         final_data=adjoint_data if A_final is None else A_final.adjoint(y),
         weights=weights,
+        data_loss=data_loss,
         data_term=data_term,
         held_out_term=held_out_term,
         measured_term=make_data_term(A, y),

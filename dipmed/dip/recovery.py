@@ -23,7 +23,7 @@ class Snapshot:
     loss: float
     network: dict[str, Tensor]
     optimizers: list[dict[str, Any]]
-    input: Tensor
+    tensors: dict[str, Tensor]
     average: Tensor | None
 
     @classmethod
@@ -33,7 +33,7 @@ class Snapshot:
         loss: float,
         network: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
-        network_input: Tensor,
+        tensors: dict[str, Tensor],
         average: Tensor | None,
     ) -> Self:
         """Copy the state after ``iteration``."""
@@ -42,18 +42,20 @@ class Snapshot:
             loss=loss,
             network={name: value.detach().clone() for name, value in network.state_dict().items()},
             optimizers=[copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers],
-            input=network_input.clone(),
+            tensors={name: value.detach().clone() for name, value in tensors.items()},
             average=None if average is None else average.clone(),
         )
 
     def restore(
-        self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], network_input: Tensor
+        self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]
     ) -> tuple[int, Tensor | None]:
         """Put the state back; return the iteration and the running average."""
         network.load_state_dict(self.network)
         for optimizer, state in zip(optimizers, self.optimizers, strict=True):
             optimizer.load_state_dict(state)
-        network_input.copy_(self.input)
+        with torch.no_grad():
+            for name, value in self.tensors.items():
+                tensors[name].copy_(value)
         return self.iteration, None if self.average is None else self.average.clone()
 
 

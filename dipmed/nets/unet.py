@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dipmed.config import NetworkConfig
+from dipmed.nets.channels import crop_to, pad_to_multiple
 from dipmed.nets.upsample import upsample_linear
 
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -61,7 +62,9 @@ class UNet(nn.Module):
         self.out = convolution(channels[0], n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``; sizes divisible by ``2**scales``."""
+        """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``, padded to what its strides divide."""
+        shape = tuple(x.shape[2:])
+        x = pad_to_multiple(x, 2 ** len(self.downs), len(shape))
         kept = []
         for skip, down in zip(self.skips, self.downs, strict=True):
             kept.append(skip(x))
@@ -69,4 +72,4 @@ class UNet(nn.Module):
         coarse_to_fine = zip(reversed(kept), reversed(self.reductions), reversed(self.ups), strict=True)
         for skip_features, reduction, up in coarse_to_fine:
             x = up(torch.cat([upsample_linear(reduction(x)), skip_features], 1))
-        return self.out(x)
+        return crop_to(self.out(x), shape)

@@ -7,7 +7,7 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.dip import DeepImagePrior
-from dipmed.dip import loop as loop_module
+from dipmed.dip.fit import Fit
 from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import has_diverged
 from dipmed.scan import DipmedError, DivergedError
@@ -138,7 +138,7 @@ def test_interruption_keeps_the_best_image_so_far(small_scan):
 
 def poison(monkeypatch, at, times):
     """Turn the weights into NaN at the ``at``-th update, for as many times as said."""
-    update = loop_module._Fit._update_weights
+    update = Fit._update_weights
     calls = {"n": 0, "left": times}
 
     def poisoned(fit):
@@ -149,7 +149,7 @@ def poison(monkeypatch, at, times):
                 next(fit.network.parameters()).fill_(float("nan"))
         return update(fit)
 
-    monkeypatch.setattr(loop_module._Fit, "_update_weights", poisoned)
+    monkeypatch.setattr(Fit, "_update_weights", poisoned)
 
 
 @pytest.mark.parametrize("at", [1, 11, 25])

@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipmed.config import FitConfig
-from dipmed.dip.optimizers import ConvolutionMuon, cosine_decay, make_optimizers, orthogonalise, set_rate
+from dipmed.dip.optimizers import (
+    ConvolutionMuon,
+    cosine_decay,
+    make_optimizers,
+    orthogonalise,
+    remember_rates,
+    set_rate,
+)
 
 
 @given(st.integers(4, 40), st.integers(4, 40), st.integers(0, 99))
@@ -63,6 +70,7 @@ def test_parameters_are_shared_out_once_each():
 def test_rates_follow_their_own_start():
     network = torch.nn.Conv2d(2, 16, 3)
     optimizers = make_optimizers(network, FitConfig(rate=0.5, adam_rate=0.25))
+    remember_rates(optimizers)
     set_rate(optimizers, 0.5)
     set_rate(optimizers, 0.1)
     assert sorted(g["lr"] for o in optimizers for g in o.param_groups) == pytest.approx([0.025, 0.05])

@@ -69,6 +69,33 @@ def test_demo_leaves_a_scan_an_image_and_a_comparison(run_cli, tmp_path, monkeyp
     assert names == {"scan.h5", "image.nii.gz", "image.png", "recon.json", "compare.json", "compare.png"}
 
 
+def test_settings_are_given_by_key_and_value(run_cli, scan_file):
+    options = ("--undersample", "random:R=2,acs=12,seed=0", "--methods", "dip,dip-tv", "--json", "-")
+    sets = ("--set", "iterations=20", "--set", "dip-tv.iterations=30", "--set", "network.channels=16,16")
+    done = run_cli("compare", scan_file, *options, *sets)
+    assert done.code == 0, done.err
+    assert {row["method"]: row["iterations"] for row in json.loads(done.out)["rows"]} == {"dip": 20, "dip-tv": 30}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("tv", "KEY=VALUE"), ("tvweight=1", "no setting 'tvweight'"), ("iterations=few", "takes int")]
+)
+def test_a_wrong_setting_is_named(run_cli, scan_file, tmp_path, text, said):
+    done = run_cli("recon", scan_file, "-o", tmp_path / "image.nii.gz", "--set", text)
+    assert done.code == 1
+    assert said in done.err
+    assert not list(tmp_path.glob("image*"))
+
+
+def test_methods_are_listed_for_programs(run_cli):
+    listed = json.loads(run_cli("methods", "--json", "-").out)
+    methods = {method["name"]: method for method in listed["methods"]}
+    assert {"dip", "dip-tv", "fbp"} <= set(methods)
+    assert methods["dip-tv"]["citation"].startswith("doi:")
+    assert methods["dip-tv"]["settings"]["tv_weight"] == "float"
+    assert "held-out" in listed["rules"]
+
+
 def test_lists_and_health(run_cli):
     listed = run_cli("methods")
     assert listed.code == 0

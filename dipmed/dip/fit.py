@@ -1,0 +1,280 @@
+"""The state of a fit in progress, and one iteration of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dipmed.config import FitConfig
+from dipmed.dip.method import FitMethod
+from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
+from dipmed.dip.precision import autocast
+from dipmed.dip.problem import Problem
+from dipmed.dip.recovery import Snapshot, has_diverged
+from dipmed.dip.stopping import StoppingRule, watching_rules
+from dipmed.nets import to_channels, to_image
+from dipmed.scan import DivergedError, StopReason
+from operators import total_variation
+
+CHECK_INTERVAL = 10
+"""Iterations between looks at the loss: on a GPU each look waits for the device."""
+
+_SHARPNESS = 50.0
+"""Of the bend at zero that keeps images from becoming negative: it is about 1 % of a CT image's peak wide."""
+
+_RESTART_RATE = 0.3
+"""Factor on the learning rates after a fit has diverged once."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display may show after some iterations."""
+
+    iteration: int
+    iterations: int
+    data_error: float
+    criterion: float | None
+    seconds_left: float
+
+
+class Fit:
+    """A fit in progress.
+
+    Parameters
+    ----------
+    problem
+        Scaled data and operator; replaced by the one with all data when held-out locations are given back.
+    config, method, rule
+        What is done: settings, hooks, and the rule that decides.
+    generator
+        Of inputs and weights.
+    start
+        When the fit began, in the seconds of `time.perf_counter`.
+
+    Attributes
+    ----------
+    network, optimizers
+        What is trained.
+    input
+        What the network sees before noise is added, ``(1, channel, x, y[, z])``.
+    state
+        What the method remembers from one iteration to the next, tensors by name.
+    output, average
+        The last image, and the running average of images, ``(1, set, x, y[, z])``; None without averaging.
+    shape
+        ``(x, y[, z])`` of an image.
+    n_channels
+        Real channels of an image: 1, or 2 for each complex one.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: FitConfig,
+        method: FitMethod,
+        rule: StoppingRule,
+        generator: torch.Generator,
+        start: float,
+    ) -> None:
+        self.problem = problem
+        self.config = config
+        self.method = method
+        self.rule = rule
+        self.watchers = watching_rules(rule, problem)
+        self.generator = generator
+        self.start = start
+        self.device = problem.y.device
+        self.shape = tuple(problem.adjoint_data.shape[1:])
+        self.n_channels = to_channels(problem.adjoint_data[None]).shape[1]
+        self.autocast = autocast(config, self.device)
+        self.memory_format = torch.channels_last if len(self.shape) == 2 else torch.channels_last_3d
+        self.iteration = 0
+        self.rate_factor = 1.0
+        self.input = method.make_input(self).contiguous(memory_format=self.memory_format)
+        network = method.make_network(self, self.input.shape[1], self.n_channels)
+        self.network: nn.Module = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.optimizers = method.make_optimizers(self)
+        remember_rates(self.optimizers)
+        # the jitter's own generator, so that the number of draws before it does not matter
+        self.jitter = torch.Generator(self.device).manual_seed(config.seed + 1)
+        self.state: dict[str, Tensor] = {}
+        self.average: Tensor | None = None
+        self.chosen: Tensor = problem.adjoint_data[None]
+        self.chosen_at = 0
+        self.refit_from: int | None = None
+        self.output = self.chosen
+        self.curves: dict[str, list[tuple[int, float]]] = {"loss": [], rule.name: []}
+        method.begin(self)
+        # two, because a step can spoil the weights after a loss that was still good
+        self.snapshots = deque([self._snapshot(math.inf)], maxlen=2)
+
+    @property
+    def candidate(self) -> Tensor:
+        """The image that would be chosen now: the running average, or the output where there is none."""
+        return self.output if self.average is None else self.average
+
+    @property
+    def progress(self) -> float:
+        """How far the fit is, 0 to 1, by iterations or by the clock, whichever is ahead."""
+        by_iterations = self.iteration / self.config.iterations
+        if self.config.time_limit is None:
+            return by_iterations
+        return max(by_iterations, (time.perf_counter() - self.start) / self.config.time_limit)
+
+    def network_output(self, seen: Tensor) -> Tensor:
+        """Run the network, in the precision that was asked for; real ``(copy, channel, x, y[, z])``."""
+        with self.autocast:
+            channels = self.network(seen)
+        return channels.float()
+
+    def image_of(self, channels: Tensor) -> Tensor:
+        """Turn channels into images, ``(copy, set, x, y[, z])``, real ones without negative values if so configured."""
+        image = to_image(channels)
+        if not self.config.nonnegative or image.is_complex():
+            return image
+        return functional.softplus(image, beta=_SHARPNESS)
+
+    def data_consistent(self, gradient: Tensor) -> Tensor:
+        """Move the output by a step of length one against ``gradient``, that of the squared data term there."""
+        return self.output - gradient * (self.problem.energy / 2)
+
+    def step(self) -> StopReason | None:
+        """Do one iteration and say why the fit should end, if it should."""
+        self._set_rate()
+        loss = self._update_weights()
+        self.iteration += 1
+        if self.iteration % CHECK_INTERVAL == 0 or self.iteration == 1:
+            value = float(loss)
+            if has_diverged(value, self.snapshots[-1].loss):
+                self._restart(value)
+                return None
+            self.curves["loss"].append((self.iteration, value))
+            self.snapshots.append(self._snapshot(value))
+        return self._judge()
+
+    def _set_rate(self) -> None:
+        decays = self.config.schedule == "cosine" and not self.rule.needs_constant_rate
+        set_rate(self.optimizers, self.rate_factor * (cosine_decay(self.progress) if decays else 1.0))
+
+    def _update_weights(self) -> Tensor:
+        method = self.method
+        prediction = method.predict(self, method.network_input(self))
+        with torch.no_grad():
+            value, gradient = method.data_term(self, prediction)
+        weight = self._loss_weight(value)
+        # the data term enters by its gradient, so that one forward and one adjoint a step are enough
+        surrogate = weight * torch.sum(to_channels(prediction) * to_channels(gradient))
+        value = value.sqrt() if self.config.data_loss == "norm" else value
+        for penalty in (self._total_variation(prediction), method.penalty(self, prediction)):
+            if penalty is not None:
+                surrogate = surrogate + penalty
+                value = value + penalty.detach()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        surrogate.backward()  # type: ignore[no-untyped-call]
+        method.before_step(self)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            self.output = method.image(self, prediction.detach())
+            self._update_average()
+            method.after_step(self, gradient)
+        return value
+
+    def _loss_weight(self, value: Tensor) -> Tensor | float:
+        """Derivative of the loss by the squared misfit."""
+        return 0.5 / value.clamp(min=1e-12).sqrt() if self.config.data_loss == "norm" else 1.0
+
+    def _total_variation(self, prediction: Tensor) -> Tensor | None:
+        if not self.config.tv_weight:
+            return None
+        return self.config.tv_weight * total_variation(prediction, len(self.shape))
+
+    def _update_average(self) -> None:
+        if not self.config.averaging:
+            return
+        if self.average is None:
+            self.average = self.output.clone()
+            return
+        # a short memory at first, so that the untrained outputs do not linger
+        decay = min(self.config.averaging, self.iteration / (self.iteration + 10))
+        self.average = torch.lerp(self.output, self.average, decay)
+
+    def _judge(self) -> StopReason | None:
+        reason = None
+        refitting = self.refit_from is not None
+        if refitting:
+            self.chosen, self.chosen_at = self.candidate, self.iteration
+        for rule in self.watchers if refitting else (self.rule, *self.watchers):
+            if self.iteration % rule.interval:
+                continue
+            verdict = rule.watch(self.problem, self.iteration, self.output, self.candidate)
+            if verdict is None:
+                continue
+            self.curves.setdefault(rule.name, []).append((self.iteration, verdict.value))
+            if rule is self.rule:
+                if verdict.keep:
+                    self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
+                    self._refit_if_due()
+                reason = verdict.stop
+        if reason is not None:
+            return StopReason(self.rule.name, self.chosen_at, reason)
+        if self.progress >= 1:
+            return self._end_of_budget()
+        return None
+
+    def _refit_if_due(self) -> None:
+        """Give the held-out locations back for the end of a fit that its rule has found no fault with so far."""
+        if self.rule.needs_held_out and 1 - self.config.refit_share <= self.progress < 1:
+            self.problem = self.problem.with_all_data()
+            self.refit_from = self.iteration
+            if self.config.renew_input:
+                with torch.no_grad():
+                    self.input.copy_(self.method.make_input(self))
+
+    def _end_of_budget(self) -> StopReason:
+        if self.chosen_at == 0 or self.rule.name == "budget":
+            self.chosen, self.chosen_at = self.candidate, self.iteration
+        by_time = self.iteration < self.config.iterations
+        limit = f"the time limit of {self.config.time_limit:g} s" if by_time else f"all {self.iteration} iterations"
+        reason = f"{limit} were used"
+        if self.refit_from is not None:
+            reason += f", those after {self.refit_from} with the held-out locations"
+        return StopReason("time-limit" if by_time else self.rule.name, self.chosen_at, reason)
+
+    def _snapshot(self, loss: float) -> Snapshot:
+        tensors = {**self.state, "input": self.input}
+        return Snapshot.take(self.iteration, loss, self.network, self.optimizers, tensors, self.average)
+
+    def _restart(self, loss: float) -> None:
+        if self.rate_factor < 1:
+            raise DivergedError(
+                f"the fit diverged again at iteration {self.iteration} (loss {loss:g}) after a restart at a lower "
+                "rate; look for spikes in the data, or try --maps jsense, --method dip-vanilla or another --seed"
+            )
+        self.rate_factor = _RESTART_RATE
+        tensors = {**self.state, "input": self.input}
+        self.iteration, self.average = self.snapshots[0].restore(self.network, self.optimizers, tensors)
+
+    def finish(self, image: Tensor) -> Tensor:
+        """Let the method end an image, and undo the scale; ``(1, set, x, y[, z])``."""
+        with torch.no_grad():
+            return self.method.result(self, image) / self.problem.scale
+
+    def report(self) -> Progress:
+        """What a progress display may show now."""
+        elapsed = time.perf_counter() - self.start
+        criterion = self.curves[self.rule.name][-1][1] if self.curves[self.rule.name] else None
+        return Progress(
+            iteration=self.iteration,
+            iterations=self.config.iterations,
+            data_error=self.curves["loss"][-1][1],
+            criterion=criterion,
+            seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
+        )
