@@ -1,7 +1,23 @@
 """Untrained networks and the border between complex images and their channels."""
 
 from dipmed.nets.channels import crop_to, pad_to_multiple, to_channels, to_image
-from dipmed.nets.factory import make_network
+from dipmed.nets.conv_decoder import ConvDecoder
+from dipmed.nets.deep_decoder import DeepDecoder
+from dipmed.nets.factory import build, initialise, make_network
+from dipmed.nets.low_pass import Gaussian, Kaiser
 from dipmed.nets.unet import UNet
 
-__all__ = ["UNet", "crop_to", "make_network", "pad_to_multiple", "to_channels", "to_image"]
+__all__ = [
+    "ConvDecoder",
+    "DeepDecoder",
+    "Gaussian",
+    "Kaiser",
+    "UNet",
+    "build",
+    "crop_to",
+    "initialise",
+    "make_network",
+    "pad_to_multiple",
+    "to_channels",
+    "to_image",
+]

@@ -6,26 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from dipmed.config import NetworkConfig
+from dipmed.nets.blocks import SLOPE, convolution, group_norm
 from dipmed.nets.channels import crop_to, pad_to_multiple
-from dipmed.nets.upsample import upsample_linear
-
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_SLOPE = 0.2
+from dipmed.nets.upsample import Upsampling, upsample
 
 
 class _Block(nn.Sequential):
     """Convolution, group normalisation, leaky rectifier."""
 
-    def __init__(self, ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, groups: int = 8) -> None:
-        super().__init__(
-            _CONVOLUTIONS[ndim](n_in, n_out, size, stride, size // 2),
-            nn.GroupNorm(min(groups, n_out), n_out),
-            nn.LeakyReLU(_SLOPE),
-        )
+    def __init__(self, ndim: int, n_in: int, n_out: int, size: int, stride: int = 1) -> None:
+        super().__init__(convolution(ndim, n_in, n_out, size, stride), group_norm(n_out), nn.LeakyReLU(SLOPE))
 
 
 class UNet(nn.Module):
-    """Encoder by strided convolutions, decoder by linear up-sampling, a 1x1 skip convolution on every scale.
+    """Encoder by strided convolutions, decoder by fixed up-sampling, a 1x1 skip convolution on every scale.
 
     There is no activation at the end, because real and imaginary parts have any sign, and no batch
     normalisation, because its statistics would tie the slices of a batch together.
@@ -38,28 +32,32 @@ class UNet(nn.Module):
         Input and output channels.
     ndim
         2 or 3.
+    upsample
+        Way of up-sampling.
     """
 
-    def __init__(self, config: NetworkConfig, n_in: int, n_out: int, ndim: int) -> None:
+    def __init__(
+        self, config: NetworkConfig, n_in: int, n_out: int, ndim: int, *, upsample: Upsampling = "linear"
+    ) -> None:
         super().__init__()
+        self.upsample: Upsampling = upsample
         channels = config.channels
-        convolution = _CONVOLUTIONS[ndim]
         inputs = (n_in, *channels[:-1])
         self.skips = nn.ModuleList(
-            nn.Sequential(convolution(i, config.skip_channels, 1), nn.LeakyReLU(_SLOPE)) for i in inputs
+            nn.Sequential(convolution(ndim, i, config.skip_channels, 1), nn.LeakyReLU(SLOPE)) for i in inputs
         )
         self.downs = nn.ModuleList(
             nn.Sequential(_Block(ndim, i, c, 3, stride=2), _Block(ndim, c, c, 3))
             for i, c in zip(inputs, channels, strict=True)
         )
         below = (*channels[1:], channels[-1])
-        # a 1x1 convolution and linear interpolation commute, and the convolution is cheaper on the coarser grid
-        self.reductions = nn.ModuleList(convolution(b, config.up_channels, 1) for b in below)
+        # a 1x1 convolution and up-sampling commute, and the convolution is cheaper on the coarser grid
+        self.reductions = nn.ModuleList(convolution(ndim, b, config.up_channels, 1) for b in below)
         self.ups = nn.ModuleList(
             nn.Sequential(_Block(ndim, config.up_channels + config.skip_channels, c, 3), _Block(ndim, c, c, 1))
             for c in channels
         )
-        self.out = convolution(channels[0], n_out, 1)
+        self.out = convolution(ndim, channels[0], n_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``, padded to what its strides divide."""
@@ -71,5 +69,5 @@ class UNet(nn.Module):
             x = down(x)
         coarse_to_fine = zip(reversed(kept), reversed(self.reductions), reversed(self.ups), strict=True)
         for skip_features, reduction, up in coarse_to_fine:
-            x = up(torch.cat([upsample_linear(reduction(x)), skip_features], 1))
+            x = up(torch.cat([upsample(reduction(x), self.upsample), skip_features], 1))
         return crop_to(self.out(x), shape)
