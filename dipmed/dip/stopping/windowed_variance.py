@@ -1,0 +1,46 @@
+"""Variance over a window of outputs."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from dipmed.dip.problem import Problem
+from dipmed.dip.stopping.base import StoppingRule, Verdict
+from dipmed.dip.stopping.variance import sample_pixels, variance_verdict
+
+
+class WindowedVariance(StoppingRule):
+    """Keeps the output where the variance over a window of outputs is smallest (ES-WMV).
+
+    H. Wang et al., "Early stopping for deep image prior", TMLR 2023, arXiv:2112.06074. Pixels are taken every
+    fourth along each axis, inside the support, to keep the window small.
+
+    Parameters
+    ----------
+    window
+        Outputs in the window.
+    patience
+        Iterations without a new minimum after which the fit stops.
+    """
+
+    name = "windowed-variance"
+    needs_constant_rate = True
+
+    def __init__(self, window: int = 100, patience: int = 1000) -> None:
+        self.window = window
+        self.patience = patience
+        self._outputs: deque[Tensor] = deque(maxlen=window)
+        self._best = float("inf")
+        self._kept_at = 0
+
+    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
+        self._outputs.append(sample_pixels(problem, output))
+        if len(self._outputs) < self.window:
+            return None
+        variance = float(torch.stack(tuple(self._outputs)).var(dim=0, correction=0).mean())
+        if variance < self._best:
+            self._best, self._kept_at = variance, iteration
+        return variance_verdict(variance, self._best, iteration - self._kept_at, self.patience)
