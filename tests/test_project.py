@@ -51,7 +51,7 @@ def on_a_bare_machine(code: str, *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-@pytest.mark.parametrize("package", ["operators", "dipmed.dip", "dipmed.nets"])
+@pytest.mark.parametrize("package", ["operators", "dipmed.dip", "dipmed.nets", "dipmed.theory"])
 def test_imports_with_torch_numpy_and_scipy_alone(package):
     done = on_a_bare_machine(BARE_MACHINE, package)
     assert done.returncode == 0, done.stderr
