@@ -4,18 +4,29 @@ from dipmed.nets.channels import crop_to, pad_to_multiple, to_channels, to_image
 from dipmed.nets.conv_decoder import ConvDecoder
 from dipmed.nets.deep_decoder import DeepDecoder
 from dipmed.nets.factory import build, initialise, make_network
+from dipmed.nets.hourglass import Hourglass
+from dipmed.nets.implicit import ImplicitNetwork, coordinates, fourier_features
 from dipmed.nets.low_pass import Gaussian, Kaiser
+from dipmed.nets.noise import low_pass_noise
+from dipmed.nets.time_decoder import TimeDecoder, helix
 from dipmed.nets.unet import UNet
 
 __all__ = [
     "ConvDecoder",
     "DeepDecoder",
     "Gaussian",
+    "Hourglass",
+    "ImplicitNetwork",
     "Kaiser",
+    "TimeDecoder",
     "UNet",
     "build",
+    "coordinates",
     "crop_to",
+    "fourier_features",
+    "helix",
     "initialise",
+    "low_pass_noise",
     "make_network",
     "pad_to_multiple",
     "to_channels",
