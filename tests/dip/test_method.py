@@ -112,7 +112,7 @@ def test_a_restart_puts_the_state_back(small_scan):
 def test_every_method_says_what_it_is(name):
     method = FIT_METHODS[name]
     assert method.name == name
-    assert method.citation.startswith(("doi:10.", "arXiv:"))
+    assert method.citation.startswith(("doi:10.", "arXiv:", "https://"))
     assert method.family
     assert method.summary
     assert method.suits

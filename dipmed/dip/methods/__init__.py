@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
+from dipmed.dip.methods.random_projector import DeepRandomProjector
 
-FIT_METHODS: dict[str, type[FitMethod]] = {method.name: method for method in (Default, Vanilla, TotalVariation)}
+FIT_METHODS: dict[str, type[FitMethod]] = {
+    method.name: method
+    for method in (
+        Default,
+        Vanilla,
+        TotalVariation,
+        DeepRandomProjector,
+    )
+}
 """By their names on the command line."""
 
 __all__ = ["FIT_METHODS", "FitMethod"]

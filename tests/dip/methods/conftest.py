@@ -1,0 +1,48 @@
+"""Scans that each method is tried on, small enough for a few dozen iterations a second."""
+
+import math
+
+import pytest
+import torch
+
+from dipmed.config import NetworkConfig
+from operators import CartesianMRI, ConeBeam, FanBeam, Grid, SliceProjector, VolumeProjector, angles_over
+
+TINY_NETWORK = NetworkConfig(channels=(8, 8), skip_channels=4, up_channels=8)
+
+
+def _ellipsoid(grid):
+    axes = torch.meshgrid(*[torch.from_numpy(grid.coordinates(axis)) for axis in range(len(grid.shape))], indexing="ij")
+    inside = sum((axis / (0.35 * n)) ** 2 for axis, n in zip(axes, grid.shape, strict=True)) < 1
+    return 0.02 * inside.float()[None]
+
+
+@pytest.fixture
+def small_slice():
+    """An ellipse of 24 x 20 pixels seen by a fan from 12 sides: (y, A, truth)."""
+    grid = Grid((24, 20), (1.0, 1.0))
+    A = SliceProjector(grid, FanBeam(angles_over(12, 2 * math.pi), 36, 1.5, 60.0, 120.0))
+    truth = _ellipsoid(grid)
+    return A(truth), A, truth
+
+
+@pytest.fixture
+def small_volume():
+    """An ellipsoid of 12 x 10 x 8 voxels seen by a cone from 8 sides: (y, A, truth)."""
+    grid = Grid((12, 10, 8), (1.0, 1.0, 1.0))
+    A = VolumeProjector(grid, ConeBeam(angles_over(8, 2 * math.pi), 14, 18, 2.0, 2.0, 60.0, 120.0))
+    truth = _ellipsoid(grid)
+    return A(truth), A, truth
+
+
+@pytest.fixture
+def small_mri_volume():
+    """A box of 8 x 12 x 10 voxels seen by two coils, half of its lines measured: (y, A, truth)."""
+    truth = torch.zeros(1, 8, 12, 10, dtype=torch.complex64)
+    truth[:, 2:6, 3:9, 3:7] = 1
+    slope = torch.linspace(0.5, 1, 12)[:, None].expand(8, 12, 10)
+    maps = torch.stack([slope, (1 - slope.square()).sqrt()]).to(torch.complex64)
+    mask = torch.zeros(8, 12, 10, dtype=torch.bool)
+    mask[:, ::2] = mask[:, 4:8] = True
+    A = CartesianMRI(maps, mask)
+    return A(truth), A, truth
