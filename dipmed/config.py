@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from dipmed.scan import DipmedError
 
-InputName = Literal["noise", "zero-filled", "wavelet", "tv"]
+InputName = Literal["noise", "zero-filled", "wavelet", "tv", "cg", "fbp"]
 DataLoss = Literal["squares", "norm", "absolute"]
 UpdateName = Literal["none", "drift", "data-consistent"]
 
@@ -46,7 +46,7 @@ class FitConfig:
     inputs
         What the network sees, joined along channels: ``"noise"`` (32 channels), ``"zero-filled"`` (the adjoint of
         the data), ``"wavelet"`` (a short compressed-sensing reconstruction of the same data), ``"tv"`` (one with total
-        variation, for real images).
+        variation, for real images), ``"cg"`` (regularised least squares), ``"fbp"`` (filtered back-projection).
     wavelet_threshold, variation_weight
         Of the wavelet image, and weight of the total variation of the ``"tv"`` image; images peak near 1, those from
         projections near 2.2.

@@ -74,17 +74,17 @@ def total_variation_image(
 
 
 def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, x: Tensor, n_iter: int) -> Tensor:
-    """Solve ``normal(x) = right`` from a first guess, in at most ``n_iter`` steps."""
+    """Solve ``normal(x) = right`` from a first guess, real or complex, in at most ``n_iter`` steps."""
     residual = right - normal(x)
-    direction, energy = residual, residual.square().sum()
+    direction, energy = residual, residual.abs().square().sum()
     for _ in range(n_iter):
         if float(energy) == 0:
             break
         product = normal(direction)
-        step = energy / (direction * product).sum()
+        step = energy / (direction.conj() * product).real.sum()
         x = x + step * direction
         residual = residual - step * product
-        previous, energy = energy, residual.square().sum()
+        previous, energy = energy, residual.abs().square().sum()
         direction = residual + energy / previous * direction
     return x
 

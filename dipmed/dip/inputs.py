@@ -1,6 +1,8 @@
-"""What the network sees: noise, the zero-filled image, or a short compressed-sensing reconstruction."""
+"""What the network sees: noise, or an image that a quick reconstruction makes of the same data."""
 
 from __future__ import annotations
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -10,13 +12,23 @@ from dipmed.dip.phase import SmoothPhase
 from dipmed.dip.problem import Problem
 from dipmed.dip.wavelets import shrink_details
 from dipmed.nets import crop_to, pad_to_multiple, to_channels
-from dipmed.solvers import total_variation_image
-from operators import LinearOperator
+from dipmed.scan import DipmedError
+from dipmed.solvers import conjugate_gradients, total_variation_image
+from operators import (
+    ConeBeam,
+    FilteredProjector,
+    LinearOperator,
+    SliceProjector,
+    feldkamp,
+    filtered_back_projection,
+    norm_bound,
+)
 
 _NOISE_CHANNELS = 32
 _NOISE_SCALE = 0.1
 _MAX_LEVELS = 4
 _TV_ROUNDS, _TV_STEPS = 40, 6
+_CG_WEIGHT, _CG_STEPS = 0.01, 30
 
 
 def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
@@ -30,19 +42,48 @@ def make_input(problem: Problem, config: FitConfig, generator: torch.Generator) 
             shape = (1, _NOISE_CHANNELS, *problem.adjoint_data.shape[1:])
             channels.append(_NOISE_SCALE * torch.rand(shape, generator=generator).to(problem.y.device))
         else:
-            channels.append(to_channels(_first_image(name, problem, config, generator)[None]))
+            channels.append(to_channels(first_image(name, problem, config, generator)[None]))
     return torch.cat(channels, 1)
 
 
-def _first_image(name: str, problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
-    """Make an image from the data that are fitted, ``(1, x, y[, z])``."""
+def first_image(name: str, problem: Problem, config: FitConfig, generator: torch.Generator) -> Tensor:
+    """Make the image of that name from the data that are fitted, ``(1, x, y[, z])``.
+
+    Raises
+    ------
+    DipmedError
+        When these data have no filtered back-projection.
+    """
+    if name == "fbp":
+        return _back_projection(problem)
     A, zero_filled = problem.for_input()
     if name == "zero-filled":
         return zero_filled
     if name == "tv":
         lam = config.variation_weight
         return total_variation_image(A, zero_filled, lam, coupling=10 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS)[0]
+    if name == "cg":
+        weight = _CG_WEIGHT * norm_bound(A) ** 2
+        return conjugate_gradients(lambda x: A.N(x) + weight * x, zero_filled, torch.zeros_like(zero_filled), _CG_STEPS)
     return wavelet_image(A, zero_filled, generator, config.wavelet_threshold, smooth_phase=problem.smooth_phase)
+
+
+def _back_projection(problem: Problem) -> Tensor:
+    """Filtered back-projection of the fitted views, ``(1, x, y[, z])``."""
+    A, sinogram = problem.A_fit, problem.line_integrals
+    advice = "choose another with --set inputs=cg"
+    if not isinstance(A, FilteredProjector) or sinogram is None:
+        raise DipmedError(f"filtered back-projection, as the network's input, needs line integrals; {advice}")
+    views = torch.nonzero(A.mask.flatten()).flatten().tolist()
+    projector, seen = A.projector, sinogram[:, views]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of gaps between the views, which the fit is there to fill
+        if isinstance(projector, SliceProjector):
+            return filtered_back_projection(seen, projector.beam.with_views(views), projector.grid, "hann")
+        beam = projector.beam.with_views(views)
+        if not (isinstance(beam, ConeBeam) and beam.is_circular):
+            raise DipmedError(f"the network's input cannot be a back-projection: the source left the circle; {advice}")
+        return feldkamp(seen, beam, projector.grid, "hann")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dipmed.dip.method import FitMethod
+from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
 
@@ -11,6 +12,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
     for method in (
         Default,
         Vanilla,
+        ImageInput,
         TotalVariation,
         DeepRandomProjector,
     )

@@ -22,6 +22,7 @@ SMALL_NETWORK = ("network.channels=24,24,24", "network.skip_channels=8", "networ
 BUDGETS: dict[str, tuple[str, ...]] = {
     "dip": ("ct", "iterations=60", *SMALL_NETWORK),
     "dip-vanilla": ("ct", "iterations=150", *SMALL_NETWORK),
+    "dip-input": ("ct", "iterations=60", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
 }
