@@ -72,7 +72,8 @@ def degrees_of_freedom(
     n_probes
         Fits beside the one of ``y``.
     probe_size
-        δ in deviations of the noise: small for a divergence, and well above what the fit's own rounding moves.
+        δ in deviations of the noise: small for a divergence, and well above what the fit's own rounding moves. The
+        larger the steps of a fit, the more it amplifies any difference: those of Muon need about 1.
     generator
         Source of b.
 
