@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from dipmed.config import FitConfig
+from dipmed.dip.denoisers import shifted_wavelets
 from dipmed.dip.phase import SmoothPhase
 from dipmed.dip.problem import Problem
-from dipmed.dip.wavelets import shrink_details
-from dipmed.nets import crop_to, pad_to_multiple, to_channels
+from dipmed.nets import to_channels
 from dipmed.scan import DipmedError
 from dipmed.solvers import conjugate_gradients, total_variation_image
 from operators import (
@@ -26,7 +26,6 @@ from operators import (
 
 _NOISE_CHANNELS = 32
 _NOISE_SCALE = 0.1
-_MAX_LEVELS = 4
 _TV_ROUNDS, _TV_STEPS = 40, 6
 _CG_WEIGHT, _CG_STEPS = 0.01, 30
 
@@ -99,10 +98,10 @@ def wavelet_image(
 
     Half of the penalty on the phase is added, where there is one.
 
-    The basis is shifted at random in each iteration, which averages its block pattern away (R. Coifman, D. Donoho,
-    1995, doi:10.1007/978-1-4612-2544-7_9). Only the normal operator is applied, once an iteration, with a step of
-    one, for which the norm of A must not be above one: normalised sensitivity maps and an orthonormal transform give
-    that (A. Beck, M. Teboulle, 2009, doi:10.1137/080716542).
+    The basis is shifted at random in each iteration, see `dipmed.dip.denoisers.shifted_wavelets`. Only the normal
+    operator is applied, once an iteration, with a step of one, for which the norm of A must not be above one:
+    normalised sensitivity maps and an orthonormal transform give that (A. Beck, M. Teboulle, 2009,
+    doi:10.1137/080716542).
 
     Parameters
     ----------
@@ -116,20 +115,14 @@ def wavelet_image(
         The penalty that the fit uses; its curvature is at most twice its weight.
     """
     step = 1.0 if smooth_phase is None else 1 / (1 + smooth_phase.weight)
-    shape = tuple(adjoint_data.shape[1:])
-    ndim = len(shape)
-    axes = tuple(range(-ndim, 0))
-    levels = min(_MAX_LEVELS, *(max(0, n.bit_length() - 3) for n in shape))
+    ndim = adjoint_data.ndim - 1
     x = ahead = adjoint_data
     momentum = 1.0
     for _ in range(iterations):
-        shifts = torch.randint(0, 2**levels, (ndim,), generator=generator).tolist()
         gradient = A.N(ahead) - adjoint_data
         if smooth_phase is not None:
             gradient = gradient + smooth_phase(ahead)[1] / 2
-        descent = pad_to_multiple(ahead - step * gradient, 2**levels, ndim)
-        shrunk = shrink_details(descent.roll(shifts, axes), step * threshold, levels, ndim)
-        new = crop_to(shrunk.roll([-shift for shift in shifts], axes), shape)
+        new = shifted_wavelets(ahead - step * gradient, step * threshold, ndim, generator)
         next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = new + (momentum - 1) / next_momentum * (new - x)
         x, momentum = new, next_momentum

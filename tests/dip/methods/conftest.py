@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from dipmed.config import NetworkConfig
 from operators import CartesianMRI, ConeBeam, FanBeam, Grid, SliceProjector, VolumeProjector, angles_over
-
-TINY_NETWORK = NetworkConfig(channels=(8, 8), skip_channels=4, up_channels=8)
 
 
 def _ellipsoid(grid):
