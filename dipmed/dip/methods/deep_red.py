@@ -38,7 +38,7 @@ class DeepRED(FitMethod):
     strength
         Of the denoiser; images peak near 1, those from projections near 2.2.
     prior_weight, coupling
-        β and μ.
+        β and μ; by default what is published for super-resolution.
     refresh
         Iterations for which D(x) is used before it is computed anew.
     """
@@ -56,8 +56,8 @@ class DeepRED(FitMethod):
 
     denoiser: Literal["nlm", "wavelet"] = "nlm"
     strength: float = 0.05
-    prior_weight: float = 0.5
-    coupling: float = 0.5
+    prior_weight: float = 0.05
+    coupling: float = 0.06
     refresh: int = 10
 
     def __post_init__(self) -> None:

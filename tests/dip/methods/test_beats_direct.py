@@ -24,7 +24,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "dip-vanilla": ("ct", "iterations=150", *SMALL_NETWORK),
     "dip-input": ("ct", "iterations=60", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
-    "deep-red": ("ct", "iterations=150", *SMALL_NETWORK),
+    "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
 }
 """The scan, and settings that make a fit short; a method without a line here fails."""
