@@ -1,10 +1,8 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from operators import CartesianMRI, FanBeam, Grid, SliceProjector, angles_over, make_mask
+from operators import CartesianMRI, make_mask
 
 
 @pytest.fixture
@@ -22,17 +20,3 @@ def small_scan():
     noise = torch.randn(A.range.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
     data = (A(image) + sigma * noise) * A.mask
     return data, A, image, sigma**2
-
-
-@pytest.fixture
-def small_slice():
-    """A slice of 32 x 28 pixels with sharp parts, seen from 16 sides with noise: (line integrals, projector, truth)."""
-    grid = Grid((32, 28), (1.0, 1.0))
-    x, y = torch.meshgrid(*[torch.from_numpy(grid.coordinates(axis)) for axis in (0, 1)], indexing="ij")
-    body = ((x / 13) ** 2 + (y / 11) ** 2 < 1).float()
-    bone = ((x - 5).abs() < 2.5) & ((y + 2).abs() < 3)
-    hole = (x + 5) ** 2 + (y - 3) ** 2 < 9
-    truth = 0.02 * (body + bone.float() - 0.9 * hole.float())[None]
-    A = SliceProjector(grid, FanBeam(angles_over(16, 2 * math.pi), 40, 2.0, 100.0, 200.0))
-    noise = 0.005 * torch.randn(A.range.shape, generator=torch.Generator().manual_seed(0))
-    return A(truth) + noise, A, truth

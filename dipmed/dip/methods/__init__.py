@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dipmed.dip.method import FitMethod
+from dipmed.dip.methods.aseqdip import AutoencodingSequential
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
@@ -14,6 +15,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         Default,
         Vanilla,
         ImageInput,
+        AutoencodingSequential,
         TotalVariation,
         DeepRED,
         DeepRandomProjector,

@@ -1,10 +1,12 @@
 """Scans that each method is tried on, small enough for a few dozen iterations a second."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dipmed.nets import to_channels
 from operators import CartesianMRI, ConeBeam, FanBeam, Grid, SliceProjector, VolumeProjector, angles_over
 
 
@@ -43,3 +45,28 @@ def small_mri_volume():
     mask[:, ::2] = mask[:, 4:8] = True
     A = CartesianMRI(maps, mask)
     return A(truth), A, truth
+
+
+@pytest.fixture
+def watch():
+    """Note what a method's network saw at each step, and what came out: lists of channels."""
+
+    def watched(method):
+        log = SimpleNamespace(inputs=[], seen=[], outputs=[], towards_data=[])
+        network_input, after_step = method.network_input, method.after_step
+
+        def note_input(fit):
+            log.inputs.append(fit.input.detach().clone())
+            seen = network_input(fit)
+            log.seen.append(seen.detach().clone())
+            return seen
+
+        def note_output(fit, gradient):
+            log.outputs.append(to_channels(fit.output))
+            log.towards_data.append(to_channels(fit.data_consistent(gradient)))
+            after_step(fit, gradient)
+
+        method.network_input, method.after_step = note_input, note_output
+        return log
+
+    return watched

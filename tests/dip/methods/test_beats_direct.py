@@ -23,6 +23,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "dip": ("ct", "iterations=60", *SMALL_NETWORK),
     "dip-vanilla": ("ct", "iterations=150", *SMALL_NETWORK),
     "dip-input": ("ct", "iterations=60", *SMALL_NETWORK),
+    "aseqdip": ("ct", "iterations=50", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
