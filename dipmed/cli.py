@@ -74,6 +74,12 @@ SetOption = Annotated[
     ),
 ]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
+WatchOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="a,b", help="Rules that keep a curve beside the stopping rule, and say what they would have chosen."
+    ),
+]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 
@@ -124,6 +130,7 @@ def recon(
         str | None, typer.Option(metavar="NAME", help="Settings by name; by default those for the scan's dimensions.")
     ] = None,
     stop: StopOption = None,
+    watch: WatchOption = None,
     iterations: IterationsOption = None,
     time_limit: TimeOption = None,
     sets: SetOption = None,
@@ -165,7 +172,7 @@ def recon(
     settings = ReconSettings(
         method=method,
         preset=preset,
-        changes=_changes(stop=stop, iterations=iterations, time_limit=time_limit, seed=seed),
+        changes=_changes(stop=stop, watch=_names(watch), iterations=iterations, time_limit=time_limit, seed=seed),
         sets=tuple(sets or ()),
         undersample=undersample,
         mask=mask,
@@ -272,6 +279,7 @@ def compare(
     json_file: JsonOption = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and errors.")] = None,
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings of the fits by name.")] = None,
+    watch: WatchOption = None,
     iterations: IterationsOption = None,
     sets: SetOption = None,
     maps: MapsOption = "espirit",
@@ -299,10 +307,10 @@ def compare(
     from dipmed.recon import ReconSettings, resolve_device
     from dipmed.record import versions
 
-    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    names = _names(methods)
     settings = ReconSettings(
         preset=preset,
-        changes=_changes(iterations=iterations, seed=seed),
+        changes=_changes(watch=_names(watch), iterations=iterations, seed=seed),
         sets=tuple(sets or ()),
         undersample=undersample,
         maps=maps,
@@ -402,6 +410,11 @@ def _changes(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Names with commas between them."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _check_settings(settings: ReconSettings, method: str | None = None) -> FitConfig:
     """Fail early on unknown names and impossible values; the dimensions are not known yet."""
     from dataclasses import replace
@@ -412,7 +425,8 @@ def _check_settings(settings: ReconSettings, method: str | None = None) -> FitCo
     if settings.undersample is not None:
         parse_undersampling(settings.undersample)
     config = replace(settings, method=method or settings.method).fit_config("mri", 2)
-    find_rule(config.stop)
+    for name in (config.stop, *(config.watch or ())):
+        find_rule(name)
     return config
 
 

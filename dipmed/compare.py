@@ -188,6 +188,7 @@ def _run(
         "seconds_fit": result.seconds - snapshots.seconds,
         "iterations": result.iterations,
         "stop": {"rule": result.stop.rule, "iteration": result.stop.iteration, "reason": result.stop.reason},
+        "choices": result.choices,
         "regret": max(0.0, snapshots.best_psnr - scores.psnr) if method.is_fit else None,
         "snapshots": snapshots.curve if method.is_fit else [],
     }

@@ -83,11 +83,18 @@ class FitConfig:
         Gradient steps towards all measured data that end the fit.
     stop
         Name of the rule that decides; see `dipmed.dip.stopping`.
+    watch
+        Names of rules that keep a curve beside it and say what they would have chosen; None for those that cost next to
+        nothing. They get what they need: held-out locations, added noise, a twin, whichever rule decides.
     held_out
         Share of the sampled locations that the fit does not see, when the rule needs them.
+    refit
+        What happens with what the deciding rule has set apart, held-out locations or the data without the noise that it
+        added: ``"continue"`` gives it back near the end of the fit, ``"restart"`` begins again with all data, for as
+        many iterations as the rule has chosen, more by as much as there are more data (two fits, no time limit).
     refit_share
-        Share of the iterations, the last ones, in which the fit sees the held-out locations as well, if the rule has
-        found every iterate up to then as good as the one before; 0 for never.
+        Share of the iterations, the last ones, in which a fit that continues sees all, if the rule has found every
+        iterate up to then as good as the one before; 0 for never.
     renew_input
         Make the inputs anew, from all data, when the held-out ones are given back.
     time_limit
@@ -118,7 +125,9 @@ class FitConfig:
     averaging: float = 0.99
     data_consistency_steps: int = 2
     stop: str = "held-out"
+    watch: tuple[str, ...] | None = None
     held_out: float = 0.03
+    refit: Literal["continue", "restart"] = "continue"
     refit_share: float = 0.4
     renew_input: bool = False
     time_limit: float | None = None
@@ -131,6 +140,7 @@ class FitConfig:
             "averaging must be in [0, 1)": 0 <= self.averaging < 1,
             "held_out must be in (0, 0.5]": 0 < self.held_out <= 0.5,
             "refit_share must be in [0, 1)": 0 <= self.refit_share < 1,
+            "refit='restart' takes no time_limit": self.refit == "continue" or self.time_limit is None,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,

@@ -43,7 +43,14 @@ def check_memory(n_bytes: float, what: str, advice: str) -> None:
 
 
 def kspace_memory(
-    scan: KSpaceScan, method: str, config: FitConfig | None, *, ndim: int, n_coils: int | None, n_sets: int
+    scan: KSpaceScan,
+    method: str,
+    config: FitConfig | None,
+    *,
+    ndim: int,
+    n_coils: int | None,
+    n_sets: int,
+    n_fits: int = 1,
 ) -> float:
     """Estimate the bytes that the reconstruction of a scan takes beside the scan itself.
 
@@ -59,6 +66,8 @@ def kspace_memory(
         Virtual coils; None for all.
     n_sets
         Sets of sensitivity maps.
+    n_fits
+        Fits that run beside each other.
     """
     n_voxels = 1
     for n in scan.matrix_shape[-ndim:]:
@@ -68,7 +77,7 @@ def kspace_memory(
     else:
         kspaces, per_voxel = _FIT_KSPACES, _FIT_BYTES * config.network.channels[0]
     coils = scan.n_coils if n_coils is None else n_coils
-    per_image = n_voxels * (8 * coils * (kspaces + n_sets - 1) + n_sets * per_voxel)
+    per_image = n_fits * n_voxels * (8 * coils * (kspaces + n_sets - 1) + n_sets * per_voxel)
     return _COPIES * scan.kspace.nbytes + per_image
 
 

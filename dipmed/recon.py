@@ -15,7 +15,7 @@ from dipmed.calib.coils import CALIBRATION_WIDTH, MAP_METHODS, VolumeReference, 
 from dipmed.calib.projections import ray_weights
 from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig
-from dipmed.dip import Observer, Progress
+from dipmed.dip import Observer, Progress, n_fits
 from dipmed.io.arrays import load_maps
 from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import Method, find_method, make_reconstructor
@@ -266,7 +266,8 @@ def reconstruct(
         config=config,
         seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
         device=device.type,
-        assumptions=prepared.assumptions,
+        # each once, however many images share it
+        assumptions=(*prepared.assumptions, *dict.fromkeys(text for part in parts for text in part.assumptions)),
         notes=notes,
     )
 
@@ -275,7 +276,15 @@ def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
     """Refuse a reconstruction that memory will not hold, before it starts."""
     method, ndim = find_method(settings.method), settings.ndim_for(scan)
     config = settings.fit_config(scan.modality, ndim) if method.is_fit else None
-    needed = kspace_memory(scan, method.name, config, ndim=ndim, n_coils=settings.n_coils, n_sets=settings.map_sets)
+    needed = kspace_memory(
+        scan,
+        method.name,
+        config,
+        ndim=ndim,
+        n_coils=settings.n_coils,
+        n_sets=settings.map_sets,
+        n_fits=1 if config is None else n_fits(config),
+    )
     sizes = " x ".join(map(str, scan.matrix_shape))
     advice = "compress to fewer coils with --coils N"
     if ndim == 3 and scan.is_cartesian:

@@ -121,6 +121,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
                 "seconds": part.seconds,
                 "scale": part.scale,
                 "curves": part.curves,
+                "choices": part.choices,
             }
             for part in result.reconstructions
         ],

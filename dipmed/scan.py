@@ -312,6 +312,10 @@ class Reconstruction:
         For each watched quantity its ``(iteration, value)`` pairs.
     scale
         Factor that the data were multiplied by inside, already undone in `image`.
+    choices
+        The iteration that each rule of a fit would have returned, the deciding one and those that watched.
+    assumptions
+        What the data did not say and had to be assumed, one sentence each.
     """
 
     image: Tensor
@@ -321,3 +325,5 @@ class Reconstruction:
     seconds: float
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     scale: float = 1.0
+    choices: dict[str, int] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()

@@ -120,11 +120,16 @@ def estimate_noise_level(kspace: NDArray[np.complex64], mask: NDArray[np.bool_],
     axes = np.ogrid[tuple(slice(0, n) for n in mask.shape)]
     radius2 = sum(((axis - n // 2) / n) ** 2 for axis, n in zip(axes, mask.shape, strict=True))
     distance = np.broadcast_to(radius2, mask.shape)[mask]
+    return outermost_noise_level(kspace[:, mask], distance, fraction)
+
+
+def outermost_noise_level(samples: NDArray[Any], distance: NDArray[Any], fraction: float = 0.05) -> float:
+    """Do the same for samples anywhere, ``(coil, sample)``, each at a ``distance`` from the centre, ``(sample,)``."""
     n_used = int(fraction * distance.size)
     if n_used < 32:
         raise DipmedError(f"a noise level needs 32 samples or more, {fraction:g} of {distance.size} leaves {n_used}")
     outermost = np.argpartition(distance, -n_used)[-n_used:]
-    power = np.abs(kspace[:, mask][:, outermost].astype(np.complex128)) ** 2
+    power = np.abs(samples[:, outermost].astype(np.complex128)) ** 2
     level2 = float(np.mean(np.median(power, axis=1))) / np.log(2)
     if level2 == 0:
         raise DipmedError(

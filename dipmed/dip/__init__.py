@@ -2,6 +2,6 @@
 
 from dipmed.dip.fit import Progress
 from dipmed.dip.loop import DeepImagePrior, Observer, ProgressCallback
-from dipmed.dip.stopping import RULES, find_rule
+from dipmed.dip.stopping import RULES, find_rule, n_fits
 
-__all__ = ["RULES", "DeepImagePrior", "Observer", "Progress", "ProgressCallback", "find_rule"]
+__all__ = ["RULES", "DeepImagePrior", "Observer", "Progress", "ProgressCallback", "find_rule", "n_fits"]

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dipmed.config import FitConfig
+from dipmed.dip.copies import Probe
 from dipmed.dip.method import FitMethod
 from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
 from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import Snapshot, has_diverged
-from dipmed.dip.stopping import StoppingRule, watching_rules
+from dipmed.dip.stopping import Panel, Sight
 from dipmed.nets import to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
 from operators import total_variation
@@ -50,12 +51,14 @@ class Fit:
     ----------
     problem
         Scaled data and operator; replaced by the one with all data when held-out locations are given back.
-    config, method, rule
-        What is done: settings, hooks, and the rule that decides.
+    config, method, panel
+        What is done: settings, hooks, and the rules that judge it.
     generator
         Of inputs and weights.
     start
         When the fit began, in the seconds of `time.perf_counter`.
+    probe
+        The problem of a twin, where a rule needs one: a fit with the same seeds that does each step after this one.
 
     Attributes
     ----------
@@ -78,15 +81,19 @@ class Fit:
         problem: Problem,
         config: FitConfig,
         method: FitMethod,
-        rule: StoppingRule,
+        panel: Panel,
         generator: torch.Generator,
         start: float,
+        probe: Probe | None = None,
     ) -> None:
+        self.probe = probe
+        # before anything is drawn, so that both draw the same
+        self.twin = None if probe is None else Fit(probe.problem, config, method, panel, _copy(generator), start)
         self.problem = problem
         self.config = config
         self.method = method
-        self.rule = rule
-        self.watchers = watching_rules(rule, problem)
+        self.panel = panel
+        self.rule = panel.deciding
         self.generator = generator
         self.start = start
         self.device = problem.y.device
@@ -109,10 +116,20 @@ class Fit:
         self.chosen_at = 0
         self.refit_from: int | None = None
         self.output = self.chosen
-        self.curves: dict[str, list[tuple[int, float]]] = {"loss": [], rule.name: []}
+        self.losses: list[tuple[int, float]] = []
         method.begin(self)
         # two, because a step can spoil the weights after a loss that was still good
         self.snapshots = deque([self._snapshot(math.inf)], maxlen=2)
+
+    @property
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """The loss and each rule's criterion, ``(iteration, value)``."""
+        return {"loss": self.losses, **self.panel.curves}
+
+    @property
+    def choices(self) -> dict[str, int]:
+        """The iteration that each rule would return."""
+        return self.panel.choices(self.iteration, self.chosen_at)
 
     @property
     def candidate(self) -> Tensor:
@@ -146,17 +163,23 @@ class Fit:
 
     def step(self) -> StopReason | None:
         """Do one iteration and say why the fit should end, if it should."""
-        self._set_rate()
-        loss = self._update_weights()
-        self.iteration += 1
+        loss = self._advance()
         if self.iteration % CHECK_INTERVAL == 0 or self.iteration == 1:
             value = float(loss)
             if has_diverged(value, self.snapshots[-1].loss):
                 self._restart(value)
                 return None
-            self.curves["loss"].append((self.iteration, value))
-            self.snapshots.append(self._snapshot(value))
+            self.losses.append((self.iteration, value))
+            self._remember(value)
         return self._judge()
+
+    def _advance(self) -> Tensor:
+        self._set_rate()
+        loss = self._update_weights()
+        self.iteration += 1
+        if self.twin is not None:
+            self.twin._advance()
+        return loss
 
     def _set_rate(self) -> None:
         decays = self.config.schedule == "cosine" and not self.rule.needs_constant_rate
@@ -211,32 +234,36 @@ class Fit:
         refitting = self.refit_from is not None
         if refitting:
             self.chosen, self.chosen_at = self.candidate, self.iteration
-        for rule in self.watchers if refitting else (self.rule, *self.watchers):
-            if self.iteration % rule.interval:
-                continue
-            verdict = rule.watch(self.problem, self.iteration, self.output, self.candidate)
-            if verdict is None:
-                continue
-            self.curves.setdefault(rule.name, []).append((self.iteration, verdict.value))
-            if rule is self.rule:
-                if verdict.keep:
-                    self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
-                    self._refit_if_due()
-                reason = verdict.stop
+        verdict = self.panel.judge(self._sight(), refitting=refitting)
+        if verdict is not None:
+            if verdict.keep:
+                self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
+                self._refit_if_due()
+            reason = verdict.stop
         if reason is not None:
             return StopReason(self.rule.name, self.chosen_at, reason)
         if self.progress >= 1:
             return self._end_of_budget()
         return None
 
+    def _sight(self) -> Sight:
+        twin = None if self.twin is None else self.twin.candidate
+        return Sight(self.problem, self.iteration, self.output, self.candidate, twin, self.probe)
+
     def _refit_if_due(self) -> None:
-        """Give the held-out locations back for the end of a fit that its rule has found no fault with so far."""
-        if self.rule.needs_held_out and 1 - self.config.refit_share <= self.progress < 1:
-            self.problem = self.problem.with_all_data()
+        """Give back what was set apart for the end of a fit that its rule has found no fault with so far."""
+        goes_on = self.config.refit == "continue" and self.rule.sets_data_apart
+        if goes_on and 1 - self.config.refit_share <= self.progress < 1:
             self.refit_from = self.iteration
-            if self.config.renew_input:
-                with torch.no_grad():
-                    self.input.copy_(self.method.make_input(self))
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.problem = self.problem.with_all_data()
+        if self.config.renew_input:
+            with torch.no_grad():
+                self.input.copy_(self.method.make_input(self))
+        if self.twin is not None:
+            self.twin._give_back()
 
     def _end_of_budget(self) -> StopReason:
         if self.chosen_at == 0 or self.rule.name == "budget":
@@ -245,8 +272,17 @@ class Fit:
         limit = f"the time limit of {self.config.time_limit:g} s" if by_time else f"all {self.iteration} iterations"
         reason = f"{limit} were used"
         if self.refit_from is not None:
-            reason += f", those after {self.refit_from} with the held-out locations"
+            reason += f", those after {self.refit_from} with {self._returned}"
         return StopReason("time-limit" if by_time else self.rule.name, self.chosen_at, reason)
+
+    @property
+    def _returned(self) -> str:
+        return "the held-out locations" if self.rule.needs_held_out else "the data themselves"
+
+    def _remember(self, loss: float) -> None:
+        self.snapshots.append(self._snapshot(loss))
+        if self.twin is not None:
+            self.twin._remember(loss)
 
     def _snapshot(self, loss: float) -> Snapshot:
         tensors = {**self.state, "input": self.input}
@@ -258,9 +294,14 @@ class Fit:
                 f"the fit diverged again at iteration {self.iteration} (loss {loss:g}) after a restart at a lower "
                 "rate; look for spikes in the data, or try --maps jsense, --method dip-vanilla or another --seed"
             )
+        self._fall_back()
+
+    def _fall_back(self) -> None:
         self.rate_factor = _RESTART_RATE
         tensors = {**self.state, "input": self.input}
         self.iteration, self.average = self.snapshots[0].restore(self.network, self.optimizers, tensors)
+        if self.twin is not None:
+            self.twin._fall_back()
 
     def finish(self, image: Tensor) -> Tensor:
         """Let the method end an image, and undo the scale; ``(1, set, x, y[, z])``."""
@@ -270,11 +311,17 @@ class Fit:
     def report(self) -> Progress:
         """What a progress display may show now."""
         elapsed = time.perf_counter() - self.start
-        criterion = self.curves[self.rule.name][-1][1] if self.curves[self.rule.name] else None
+        judged = self.panel.curves[self.rule.name]
         return Progress(
             iteration=self.iteration,
             iterations=self.config.iterations,
-            data_error=self.curves["loss"][-1][1],
-            criterion=criterion,
+            data_error=self.losses[-1][1],
+            criterion=judged[-1][1] if judged else None,
             seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
         )
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    return copy

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dipmed.config import FitConfig
+from dipmed.dip.copies import perturb, recorrupt
 from dipmed.dip.fit import CHECK_INTERVAL, Fit, Progress
+from dipmed.dip.hold_out import WITH_A_MASK
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.plain import Default
-from dipmed.dip.problem import make_problem
-from dipmed.dip.stopping import find_rule
+from dipmed.dip.problem import Problem, make_problem
+from dipmed.dip.stopping import Panel, make_rules
+from dipmed.dip.stopping.budget import Until
 from dipmed.scan import Reconstruction, StopReason
 from operators import LinearOperator
 
@@ -78,44 +82,80 @@ class DeepImagePrior:
             When the loss explodes or becomes NaN a second time, after a restart at a lower rate.
         """
         start = time.perf_counter()
-        rule = find_rule(self.config.stop)()
-        generator = torch.Generator().manual_seed(self.config.seed)
+        config = self.config
+        rules = make_rules(config.stop, config.watch, noise_is_measured=self.noise_variance is not None)
+        generator = torch.Generator().manual_seed(config.seed)
         problem = make_problem(
             y,
             A,
-            kspace_exponent=self.config.kspace_exponent,
-            phase_weight=self.config.phase_weight,
-            data_loss=self.config.data_loss,
-            held_out=self.config.held_out if rule.needs_held_out else None,
+            kspace_exponent=config.kspace_exponent,
+            phase_weight=config.phase_weight,
+            data_loss=config.data_loss,
+            held_out=config.held_out if any(rule.needs_held_out for rule in rules) else None,
             noise_variance=self.noise_variance,
+            needs_noise=any(rule.needs_noise for rule in rules),
             generator=generator,
             A_final=self.A_final,
             ray_weights=self.ray_weights,
         )
-        fit = Fit(problem, self.config, self.method, rule, generator, start)
+        # drawn apart from all else, so that a rule that only watches leaves inputs and weights as they were
+        noise = torch.Generator().manual_seed(config.seed + 2)
+        if any(rule.needs_pair for rule in rules):
+            problem = recorrupt(problem, noise)
+        probe = perturb(problem, noise) if any(rule.needs_twin for rule in rules) else None
+        beginning = generator.get_state()
+        fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe)
         stop = self._run(fit)
+        curves, choices, iterations = fit.curves, fit.choices, fit.iteration
+        if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
+            generator.set_state(beginning)
+            again = self._refit(problem, fit.chosen_at, generator)
+            end = self._run(again, after=iterations)
+            curves["refit-loss"] = again.losses
+            iterations += again.iteration
+            if end.rule == "interrupted":  # the first fit has an image, a part of the second has not yet
+                stop = replace(end, iteration=stop.iteration)
+            else:
+                fit, stop = again, replace(end, rule=stop.rule, reason=f"{stop.reason}; {end.reason}")
         image = fit.finish(fit.chosen)
+        assumption = None if problem.noise is None else problem.noise.assumption
         return Reconstruction(
             image=image[0],
             method=self.method.name,
             stop=stop,
-            iterations=fit.iteration,
+            iterations=iterations,
             seconds=time.perf_counter() - start,
-            curves=fit.curves,
+            curves=curves,
+            choices=choices,
             scale=problem.scale,
+            assumptions=() if assumption is None else (assumption,),
         )
 
-    def _run(self, fit: Fit) -> StopReason:
+    def _refit(self, problem: Problem, chosen_at: int, generator: torch.Generator) -> Fit:
+        """Begin again with the same seeds, all data, and as many more iterations as there are more data."""
+        whole = problem.with_all_data()
+        more = _n_measured(whole) / _n_measured(problem)
+        config = self.config.replace(iterations=max(1, round(more * self.config.iterations)))
+        panel = Panel((Until(min(config.iterations, max(1, round(more * chosen_at)))),), whole)
+        return Fit(whole, config, self.method, panel, generator, time.perf_counter())
+
+    def _run(self, fit: Fit, after: int = 0) -> StopReason:
+        """Do steps until there is a reason to end; iterations are counted on from those of a fit before."""
         try:
             while True:
                 reason = fit.step()
                 if self.observer is not None and fit.iteration % self.observer_interval == 0:
-                    self.observer(fit.iteration, fit.finish(fit.candidate)[0])
+                    self.observer(after + fit.iteration, fit.finish(fit.candidate)[0])
                 if self.progress is not None and fit.iteration % CHECK_INTERVAL == 0:
                     self.progress(fit.report())
                 if reason is not None:
-                    return reason
+                    return replace(reason, iteration=after + reason.iteration)
         except KeyboardInterrupt:
-            if fit.iteration == 0:
+            if fit.iteration == 0 and not after:
                 raise
-            return StopReason("interrupted", fit.chosen_at, f"interrupted at iteration {fit.iteration}")
+            return StopReason("interrupted", fit.chosen_at, f"interrupted at iteration {after + fit.iteration}")
+
+
+def _n_measured(problem: Problem) -> int:
+    """How many locations or views are fitted; 1 where they cannot be told apart."""
+    return int(problem.A_fit.mask.sum()) if isinstance(problem.A_fit, WITH_A_MASK) else 1

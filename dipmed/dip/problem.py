@@ -10,6 +10,8 @@ from torch import Tensor
 from dipmed.calib.scale import data_scale
 from dipmed.config import DataLoss
 from dipmed.dip.data_term import DataTerm, make_data_term
+from dipmed.dip.hold_out import WITH_A_MASK, hold_out
+from dipmed.dip.noise import Noise, estimate_noise
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
 from dipmed.solvers import conjugate_gradients
@@ -19,23 +21,16 @@ from operators import (
     ImageMask,
     LinearOperator,
     MRIOperator,
-    NonCartesianMRI,
     SliceProjector,
     VolumeProjector,
     norm_bound,
 )
-
-_WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask
-"""Operators whose locations can be seen one by one; their norm is 1 or a little less."""
 
 _ROUGH = 5
 """Steps of conjugate gradients that show how bright an image is."""
 
 _CT_PEAK = 2.2
 """Peak of a CT image in the units of the fit; at the same rates, larger images are fitted with less noise than at 1."""
-
-_CORE = 8
-"""Half-open width of the k-space centre that is never held out: without it no image has a brightness."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,8 @@ class Problem:
         The operator and the data without the held-out locations: all that the network ever sees.
     line_integrals
         Scaled projections, before they are weighted as ``A`` weights them; None of other data.
+    lines_fit
+        The same as the fit sees them, with noise added where a rule asks for it.
     A_final, final_data
         The operator of the steps towards the data that end the fit, which may see beyond the support, and its
         ``Aᴴy``.
@@ -65,6 +62,9 @@ class Problem:
         What the fit minimises, over the fitted locations.
     held_out_term, measured_term
         The squared error at the held-out locations, None when all are fitted, and at all locations.
+    second_copy_term
+        The squared error against the copy of the data that is kept to judge the fit by, see `dipmed.dip.copies`; None
+        where there is none.
     smooth_phase
         Penalty on what is out of phase, None for none.
     held_out_mask
@@ -73,8 +73,10 @@ class Problem:
         Where the operator sees anything at all, bool ``(1, x, y[, z])``.
     scale
         What the data were multiplied by.
-    noise_energy
-        What noise alone adds to `data_error` on average, None when the noise is not known.
+    noise
+        Of ``y``; None when it was not measured and no rule asked to estimate it.
+    noise_gain
+        Variance of the noise of ``y_fit`` relative to that of ``y``.
     """
 
     A: LinearOperator
@@ -83,6 +85,7 @@ class Problem:
     A_fit: LinearOperator
     y_fit: Tensor
     line_integrals: Tensor | None
+    lines_fit: Tensor | None
     A_final: LinearOperator
     final_data: Tensor
     weights: Tensor | None
@@ -90,11 +93,13 @@ class Problem:
     data_term: DataTerm
     held_out_term: DataTerm | None
     measured_term: DataTerm
+    second_copy_term: DataTerm | None
     smooth_phase: SmoothPhase | None
     held_out_mask: Tensor | None
     support: Tensor
     scale: float
-    noise_energy: float | None
+    noise: Noise | None
+    noise_gain: float
 
     @property
     def energy(self) -> Tensor:
@@ -131,29 +136,46 @@ class Problem:
         That of projections has no filter: total variation finds its image in spite of the blur, and without more noise.
         """
         A, y = self.A_fit, self.y_fit
-        if isinstance(A, FilteredProjector) and self.line_integrals is not None:
+        if isinstance(A, FilteredProjector) and self.lines_fit is not None:
             A = A.unfiltered()
-            y = A.weigh(self.line_integrals)
+            y = A.weigh(self.lines_fit)
         return A, A.adjoint(y)
 
     def with_all_data(self) -> Problem:
-        """Return the problem in which no location is held out."""
+        """Return the problem in which no location is held out and no noise is added."""
         as_measured = self.weights is None and self.data_loss != "absolute"
         term = self.measured_term if as_measured else make_data_term(self.A, self.y, self.weights, self.data_loss)
         return replace(
             self,
             A_fit=self.A,
             y_fit=self.y,
+            lines_fit=self.line_integrals,
             data_term=term,
             held_out_term=None,
             held_out_mask=None,
+            second_copy_term=None,
+            smooth_phase=self._phase_penalty_of_all(),
+            noise_gain=1.0,
         )
+
+    def _phase_penalty_of_all(self) -> SmoothPhase | None:
+        """The penalty of the data without added noise; where none was added it stays as it is."""
+        penalty = self.smooth_phase
+        if penalty is None or self.second_copy_term is None:
+            return penalty
+        return phase_penalty(self.A, self.y, penalty.weight)
 
     def held_out_error(self, x: Tensor) -> float:
         """Relative squared error at the locations that the fit did not see."""
         if self.held_out_term is None:
             raise DipmedError("no locations were held out of this fit")
         return float(self.held_out_term.value(x) / self.held_out_term.energy)
+
+    def second_copy_error(self, x: Tensor) -> float:
+        """Relative squared error against the copy of the data that the fit did not see."""
+        if self.second_copy_term is None:
+            raise DipmedError("no copy of the data was kept from this fit")
+        return float(self.second_copy_term.value(x) / self.second_copy_term.energy)
 
     def data_error(self, x: Tensor) -> float:
         """Squared error over all measured locations, with the operator's weights alone, in scaled units."""
@@ -168,6 +190,7 @@ def make_problem(
     held_out: float | None,
     noise_variance: float | None,
     generator: torch.Generator,
+    needs_noise: bool = False,
     phase_weight: float = 0.0,
     data_loss: DataLoss = "squares",
     A_final: LinearOperator | None = None,
@@ -177,7 +200,8 @@ def make_problem(
 
     Line integrals and their projector are weighted first, by ``ray_weights`` and by frequency.
 
-    Parameters are those of `dipmed.config.FitConfig`, of `FilteredProjector` and the fields of `Problem`.
+    Parameters are those of `dipmed.config.FitConfig`, of `FilteredProjector` and the fields of `Problem`. With
+    ``needs_noise`` the noise is estimated where its variance was not measured.
 
     Raises
     ------
@@ -195,7 +219,7 @@ def make_problem(
         line_integrals = y
         A = FilteredProjector(A, exponent=kspace_exponent, ray_weights=ray_weights)
         y = A.weigh(y)
-    elif not isinstance(A, _WITH_A_MASK):
+    elif not isinstance(A, WITH_A_MASK):
         # images then peak near one, and steps of length one towards the data do not overshoot
         factor = 1 / norm_bound(A)
         A, y = factor * A, factor * y
@@ -208,16 +232,17 @@ def make_problem(
     held_out_mask, held_out_term = None, None
     A_fit, y_fit = A, y
     if held_out is not None:
-        held_out_mask, A_fit, A_held_out = _hold_out(A, held_out, generator)
+        held_out_mask, A_fit, A_held_out = hold_out(A, held_out, generator)
         y_fit = y * ~held_out_mask
         held_out_term = make_data_term(A_held_out, y * held_out_mask)
     if line_integrals is not None:
         line_integrals = line_integrals * scale
     weights = _radial_weights(A, kspace_exponent)
-    smooth_phase = None
-    if phase_weight and isinstance(A_fit, MRIOperator):
-        low = low_resolution_image(A_fit, y_fit)
-        smooth_phase = None if low is None else SmoothPhase(low, phase_weight)
+    noise = None
+    if noise_variance is not None:
+        noise = Noise(A, noise_variance**0.5 * scale)
+    elif needs_noise:
+        noise = estimate_noise(A, y, line_integrals)
     data_term = make_data_term(A_fit, y_fit, weights, data_loss)
     adjoint_data = A.adjoint(y)
     probe = A.range.randn(generator=generator, device=y.device)
@@ -228,6 +253,7 @@ def make_problem(
         A_fit=A_fit,
         y_fit=y_fit,
         line_integrals=line_integrals,
+        lines_fit=line_integrals,
         A_final=A if A_final is None else A_final,
         final_data=adjoint_data if A_final is None else A_final.adjoint(y),
         weights=weights,
@@ -235,11 +261,13 @@ def make_problem(
         data_term=data_term,
         held_out_term=held_out_term,
         measured_term=make_data_term(A, y),
-        smooth_phase=smooth_phase,
+        second_copy_term=None,
+        smooth_phase=phase_penalty(A_fit, y_fit, phase_weight) if phase_weight else None,
         held_out_mask=held_out_mask,
         support=A.adjoint(probe) != 0,
         scale=scale,
-        noise_energy=None if noise_variance is None else noise_variance * scale**2 * _n_noisy(A),
+        noise=noise,
+        noise_gain=1.0,
     )
 
 
@@ -250,13 +278,6 @@ def _scale(A: LinearOperator, y: Tensor) -> float:
         return data_scale(adjoint)
     # the adjoint of line integrals blurs, the more the smaller the object: a few steps show how bright it is
     return _CT_PEAK * data_scale(conjugate_gradients(A.N, adjoint, torch.zeros_like(adjoint), _ROUGH))
-
-
-def _n_noisy(A: LinearOperator) -> float:
-    """Number of measured numbers, weighted as the operator weights them."""
-    if isinstance(A, NonCartesianMRI):
-        return float(A.weights.sum()) * A.range.shape[0]
-    return float(A.mask.sum()) * A.range.shape[0] if isinstance(A, CartesianMRI | ImageMask) else float(A.range.size)
 
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
@@ -272,35 +293,7 @@ def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
     return weights / weights.max()
 
 
-def _core(A: MRIOperator | FilteredProjector | ImageMask) -> Tensor:
-    """Locations without which no image has a brightness: the middle of k-space, but no view of a CT scan, no voxel."""
-    core = torch.ones_like(A.mask, device="cpu")
-    if isinstance(A, FilteredProjector | ImageMask):
-        return ~core
-    for along in A.positions:
-        core = core & (along.cpu() >= -_CORE / 2) & (along.cpu() < _CORE / 2)
-    return core
-
-
-def _hold_out(
-    A: LinearOperator, share: float, generator: torch.Generator
-) -> tuple[Tensor, LinearOperator, LinearOperator]:
-    """Draw sampled locations outside the core, or views; return them, the operator of the others, and theirs."""
-    if not isinstance(A, _WITH_A_MASK):
-        raise DipmedError(f"held-out stopping cannot take {A!r} apart; choose another rule with --stop")
-    mask = A.mask.cpu()
-    candidates = torch.nonzero((mask & ~_core(A)).flatten()).squeeze(1)
-    n_held_out = round(share * int(mask.sum()))
-    if isinstance(A, FilteredProjector):  # of which there may be few
-        n_held_out = max(1, n_held_out)
-    if not 0 < n_held_out < len(candidates):
-        raise DipmedError(
-            f"cannot hold {share:.0%} of {int(mask.sum())} sampled locations out of the fit: {len(candidates)} lie "
-            "outside the centre; choose another rule with --stop"
-        )
-    chosen = candidates[torch.randperm(len(candidates), generator=generator)[:n_held_out]]
-    held_out = torch.zeros(mask.numel(), dtype=torch.bool)
-    held_out[chosen] = True
-    held_out = held_out.reshape(mask.shape)
-    fitted, measured = A.with_mask((mask & ~held_out).to(A.device)), A.with_mask(held_out.to(A.device))
-    return held_out.to(A.device), fitted, measured
+def phase_penalty(A: LinearOperator, y: Tensor, weight: float) -> SmoothPhase | None:
+    """Make the penalty on what is out of phase with the centre of these data; None where there is no such centre."""
+    low = low_resolution_image(A, y) if isinstance(A, MRIOperator) else None
+    return None if low is None else SmoothPhase(low, weight)

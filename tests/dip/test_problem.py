@@ -18,7 +18,7 @@ def test_scale_makes_the_first_image_peak_at_one(small_scan):
     assert float(problem.adjoint_data.abs().max()) == pytest.approx(1, rel=0.05)
     assert problem.scale == pytest.approx(1e5 * problem_of(y, A).scale, rel=1e-4)
     n_samples = int(A.mask.sum()) * len(y)
-    assert problem.noise_energy == pytest.approx(n_samples * variance * problem_of(y, A).scale ** 2, rel=1e-4)
+    assert problem.noise.energy == pytest.approx(n_samples * variance * problem_of(y, A).scale ** 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.5])

@@ -1,55 +1,16 @@
 """Rules that choose the iterate of a fit from the scan alone.
 
-Every rule sees the same three things and keeps a curve. One rule decides; the others only watch. The iteration
-budget, the time limit and an interruption end any fit, and then the deciding rule still says which iterate it chose.
+Every rule sees the same things and keeps a curve. One rule decides; the others only watch. The iteration budget, the
+time limit and an interruption end any fit, and then the deciding rule still says which iterate it chose.
+
+What a rule needs is given to it whether it decides or watches: locations are held out, noise is added to what is
+fitted, a twin runs beside. The first two change the fit that all rules judge.
 """
 
 from __future__ import annotations
 
-from dipmed.dip.problem import Problem
-from dipmed.dip.stopping.base import StoppingRule, Verdict
-from dipmed.dip.stopping.budget import Budget
-from dipmed.dip.stopping.discrepancy import Discrepancy
-from dipmed.dip.stopping.exponential_variance import ExponentialVariance
-from dipmed.dip.stopping.held_out import HeldOut
-from dipmed.dip.stopping.windowed_variance import WindowedVariance
-from dipmed.scan import DipmedError
+from dipmed.dip.stopping.base import Sight, StoppingRule, Verdict
+from dipmed.dip.stopping.panel import Panel
+from dipmed.dip.stopping.registry import RULES, find_rule, make_rules, n_fits
 
-RULES: dict[str, type[StoppingRule]] = {
-    rule.name: rule for rule in (HeldOut, WindowedVariance, ExponentialVariance, Discrepancy, Budget)
-}
-
-
-def find_rule(name: str) -> type[StoppingRule]:
-    """Look a rule up.
-
-    Raises
-    ------
-    DipmedError
-        When there is none of that name.
-    """
-    if name not in RULES:
-        raise DipmedError(f"unknown stopping rule {name!r}; choose one of {', '.join(RULES)}")
-    return RULES[name]
-
-
-def watching_rules(deciding: StoppingRule, problem: Problem) -> list[StoppingRule]:
-    """The cheap rules that keep a curve beside the deciding one."""
-    rules: list[StoppingRule] = [ExponentialVariance()]
-    if problem.noise_energy is not None:
-        rules.append(Discrepancy())
-    return [rule for rule in rules if rule.name != deciding.name]
-
-
-__all__ = [
-    "RULES",
-    "Budget",
-    "Discrepancy",
-    "ExponentialVariance",
-    "HeldOut",
-    "StoppingRule",
-    "Verdict",
-    "WindowedVariance",
-    "find_rule",
-    "watching_rules",
-]
+__all__ = ["RULES", "Panel", "Sight", "StoppingRule", "Verdict", "find_rule", "make_rules", "n_fits"]

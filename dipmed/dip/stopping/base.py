@@ -7,7 +7,35 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dipmed.dip.copies import Probe
 from dipmed.dip.problem import Problem
+from dipmed.scan import DipmedError
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What rules see of a fit after an iteration.
+
+    Parameters
+    ----------
+    problem
+        The data and the operator, with what was set apart of them.
+    iteration
+        Counted from 1.
+    output, average
+        The last image and the running average of images, ``(1, set, x, y[, z])``.
+    twin
+        The twin's average, where a rule needs a twin.
+    probe
+        The noise that the twin's data have in addition.
+    """
+
+    problem: Problem
+    iteration: int
+    output: Tensor
+    average: Tensor
+    twin: Tensor | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -30,15 +58,66 @@ class StoppingRule(ABC):
         How many iterations lie between two calls of `watch`.
     needs_held_out
         Whether the fit has to leave measured locations out.
+    needs_pair
+        Whether the fit has to see a copy of the data with more noise, and leave another one to this rule.
+    needs_noise
+        Whether the noise level has to be known, measured or estimated.
+    needs_twin
+        Whether a second fit has to run beside, of data with a little more noise.
     needs_constant_rate
-        Whether a decaying learning rate would fake this rule's criterion.
+        Whether a decaying learning rate fakes this rule's criterion; it does not decay where such a rule decides.
     """
 
     name: str
     interval: int = 1
     needs_held_out: bool = False
+    needs_pair: bool = False
+    needs_noise: bool = False
+    needs_twin: bool = False
     needs_constant_rate: bool = False
 
+    @property
+    def sets_data_apart(self) -> bool:
+        """Whether the fit sees less than was measured, for this rule's sake."""
+        return self.needs_held_out or self.needs_pair
+
+    def check(self, problem: Problem) -> None:
+        """Raise `DipmedError` when these data do not have what the rule needs."""
+        if self.needs_noise and problem.noise is None:
+            raise DipmedError(f"{self.name} needs the noise level; choose another rule with --stop")
+
     @abstractmethod
-    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        """Look at the output and at the running average, both ``(1, 1, x, y[, z])``; None while warming up."""
+    def watch(self, sight: Sight) -> Verdict | None:
+        """Look at an iterate; None while warming up."""
+
+
+class Minimum:
+    """Keeps what is near the smallest value so far, and stops when none has come for a while.
+
+    Parameters
+    ----------
+    what
+        The criterion, in a few words.
+    patience
+        Iterations without a new minimum after which to stop.
+    tolerance
+        A value this close to the minimum, relatively, is kept in place of an earlier one.
+    """
+
+    def __init__(self, what: str, patience: int, tolerance: float = 0.0) -> None:
+        self.what = what
+        self.patience = patience
+        self.tolerance = tolerance
+        self._best = float("inf")
+        self._kept_at = 0
+
+    def judge(self, value: float, iteration: int) -> Verdict:
+        """Compare the value at an iteration with those before."""
+        keep = value <= self._best * (1 + self.tolerance)
+        self._best = min(self._best, value)
+        if keep:
+            self._kept_at = iteration
+        stop = None
+        if iteration - self._kept_at >= self.patience:
+            stop = f"{self.what} has not come near its minimum {self._best:.4g} for {self.patience} iterations"
+        return Verdict(value, keep, stop)

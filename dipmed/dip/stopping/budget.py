@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from dipmed.dip.problem import Problem
-from dipmed.dip.stopping.base import StoppingRule, Verdict
+from dipmed.dip.stopping.base import Sight, StoppingRule, Verdict
 
 
 class Budget(StoppingRule):
@@ -14,5 +11,19 @@ class Budget(StoppingRule):
     name = "budget"
     interval = 10
 
-    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        return Verdict(problem.data_error(average) / float(problem.y.abs().square().sum()), keep=True)
+    def watch(self, sight: Sight) -> Verdict | None:
+        problem = sight.problem
+        return Verdict(problem.data_error(sight.average) / float(problem.y.abs().square().sum()), keep=True)
+
+
+class Until(StoppingRule):
+    """Ends a fit after a number of iterations that another fit has found."""
+
+    name = "refit"
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def watch(self, sight: Sight) -> Verdict | None:
+        stop = f"fitted again from the start to all data for {self.last} iterations"
+        return Verdict(sight.iteration / self.last, keep=True, stop=stop if sight.iteration >= self.last else None)

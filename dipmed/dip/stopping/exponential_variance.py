@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dipmed.dip.problem import Problem
-from dipmed.dip.stopping.base import StoppingRule, Verdict
-from dipmed.dip.stopping.variance import sample_pixels, variance_verdict
+from dipmed.dip.stopping.base import Minimum, Sight, StoppingRule, Verdict
+from dipmed.dip.stopping.variance import sample_pixels
 
 
 class ExponentialVariance(StoppingRule):
@@ -31,14 +30,12 @@ class ExponentialVariance(StoppingRule):
     def __init__(self, weight: float = 0.1, warm_up: int = 100, patience: int = 1000) -> None:
         self.weight = weight
         self.warm_up = warm_up
-        self.patience = patience
         self._mean: Tensor | None = None
         self._variance = 0.0
-        self._best = float("inf")
-        self._kept_at = 0
+        self._minimum = Minimum("the variance of the outputs", patience)
 
-    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        pixels = sample_pixels(problem, output)
+    def watch(self, sight: Sight) -> Verdict | None:
+        pixels = sample_pixels(sight.problem, sight.output)
         if self._mean is None:
             self._mean = pixels
             return None
@@ -46,8 +43,6 @@ class ExponentialVariance(StoppingRule):
         self._mean = self._mean + self.weight * step
         squared = float(step.abs().square().mean())
         self._variance = (1 - self.weight) * (self._variance + self.weight * squared)
-        if iteration < self.warm_up:
+        if sight.iteration < self.warm_up:
             return None
-        if self._variance < self._best:
-            self._best, self._kept_at = self._variance, iteration
-        return variance_verdict(self._variance, self._best, iteration - self._kept_at, self.patience)
+        return self._minimum.judge(self._variance, sight.iteration)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from dipmed.dip.problem import Problem
-from dipmed.dip.stopping.base import StoppingRule, Verdict
+from dipmed.dip.stopping.base import Minimum, Sight, StoppingRule, Verdict
 
 
 class HeldOut(StoppingRule):
@@ -28,18 +25,7 @@ class HeldOut(StoppingRule):
     needs_held_out = True
 
     def __init__(self, patience: int = 200, tolerance: float = 0.01) -> None:
-        self.patience = patience
-        self.tolerance = tolerance
-        self._best = float("inf")
-        self._kept_at = 0
+        self._minimum = Minimum("the held-out error", patience, tolerance)
 
-    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        error = problem.held_out_error(average)
-        keep = error <= self._best * (1 + self.tolerance)
-        self._best = min(self._best, error)
-        if keep:
-            self._kept_at = iteration
-        stop = None
-        if iteration - self._kept_at >= self.patience:
-            stop = f"the held-out error has not come near its minimum {self._best:.4g} for {self.patience} iterations"
-        return Verdict(error, keep, stop)
+    def watch(self, sight: Sight) -> Verdict | None:
+        return self._minimum.judge(sight.problem.held_out_error(sight.average), sight.iteration)

@@ -7,9 +7,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from dipmed.dip.problem import Problem
-from dipmed.dip.stopping.base import StoppingRule, Verdict
-from dipmed.dip.stopping.variance import sample_pixels, variance_verdict
+from dipmed.dip.stopping.base import Minimum, Sight, StoppingRule, Verdict
+from dipmed.dip.stopping.variance import sample_pixels
 
 
 class WindowedVariance(StoppingRule):
@@ -31,16 +30,12 @@ class WindowedVariance(StoppingRule):
 
     def __init__(self, window: int = 100, patience: int = 1000) -> None:
         self.window = window
-        self.patience = patience
         self._outputs: deque[Tensor] = deque(maxlen=window)
-        self._best = float("inf")
-        self._kept_at = 0
+        self._minimum = Minimum("the variance of the outputs", patience)
 
-    def watch(self, problem: Problem, iteration: int, output: Tensor, average: Tensor) -> Verdict | None:
-        self._outputs.append(sample_pixels(problem, output))
+    def watch(self, sight: Sight) -> Verdict | None:
+        self._outputs.append(sample_pixels(sight.problem, sight.output))
         if len(self._outputs) < self.window:
             return None
         variance = float(torch.stack(tuple(self._outputs)).var(dim=0, correction=0).mean())
-        if variance < self._best:
-            self._best, self._kept_at = variance, iteration
-        return variance_verdict(variance, self._best, iteration - self._kept_at, self.patience)
+        return self._minimum.judge(variance, sight.iteration)

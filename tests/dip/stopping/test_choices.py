@@ -1,0 +1,109 @@
+"""From one run, what every rule would have chosen; and fits that begin again with what was set apart."""
+
+import pytest
+import torch
+
+from dipmed.config import FitConfig, NetworkConfig
+from dipmed.dip import DeepImagePrior
+from dipmed.dip.methods import FIT_METHODS
+from dipmed.scan import DipmedError
+from operators import Blur, Identity
+
+TINY = FitConfig(network=NetworkConfig(channels=(8, 8), skip_channels=4), iterations=20, held_out=0.05)
+LONG = {
+    "iterations": 200,
+    "adam_rate": 3e-3,
+    "averaging": 0.95,
+    "input_jitter": 0.0,
+    "network": NetworkConfig((32,), 16, 32),
+}
+SIGMA = 0.2
+
+
+def run(*watch):
+    """Fit a noisy image far beyond its best iterate; the result and the PSNR of every tenth iterate."""
+    x, y = torch.meshgrid(*[torch.linspace(-1, 1, 24)] * 2, indexing="ij")
+    body = ((x / 0.8) ** 2 + (y / 0.9) ** 2 < 1).float()
+    truth = (0.8 * body - 0.4 * ((x + 0.3) ** 2 + (y - 0.3) ** 2 < 0.05))[None]
+    data = truth + SIGMA * torch.randn(truth.shape, generator=torch.Generator().manual_seed(3))
+    psnr = {}
+
+    def observer(iteration, image):
+        psnr[iteration] = float(-10 * torch.log10((image - truth).square().mean()))
+
+    method = FIT_METHODS["dip-vanilla"]
+    config = method.configure(TINY, "mri").replace(stop="budget", watch=watch, **LONG)
+    fit = DeepImagePrior(config, method=method(), noise_variance=SIGMA**2, observer=observer, observer_interval=10)
+    return fit(data, Identity(truth.shape)), psnr
+
+
+@pytest.mark.parametrize("watch", [("discrepancy", "spectral-band", "sure"), ("self-referenced",)])
+def test_every_rule_chooses_near_the_best_iterate(watch):
+    result, psnr = run(*watch)
+    best = max(psnr.values())
+    assert best > psnr[LONG["iterations"]] + 2
+    assert set(result.choices) == {"budget", *watch}
+    loss = {name: best - psnr[10 * round(result.choices[name] / 10)] for name in watch}
+    assert max(loss.values()) < 0.7, (loss, result.choices)
+    assert set(result.curves) == {"loss", "budget", *watch}
+    assert result.choices["budget"] == result.stop.iteration == LONG["iterations"]
+
+
+@pytest.mark.parametrize("stop", ["held-out", "self-referenced"])
+def test_a_fit_begins_again_with_what_was_set_apart(small_scan, stop):
+    y, A, _, variance = small_scan
+    config = TINY.replace(stop=stop, watch=(), refit="restart", held_out=0.2)
+    seen = []
+    fit = DeepImagePrior(config, noise_variance=variance, observer=lambda at, _: seen.append(at), observer_interval=10)
+    result = fit(y, A)
+    chosen = result.choices[stop]
+    more = int(A.mask.sum()) / (int(A.mask.sum()) - round(0.2 * int(A.mask.sum()))) if stop == "held-out" else 1
+    assert result.iterations == 20 + round(more * chosen) == result.stop.iteration
+    assert result.stop.rule == stop
+    assert "again from the start" in result.stop.reason
+    assert seen == sorted(seen)
+    assert seen[-1] > 20
+
+
+def test_beginning_again_is_a_fit_to_all_data(small_scan):
+    y, A, _, variance = small_scan
+    config = TINY.replace(watch=(), schedule="constant", iterations=10)
+    again = DeepImagePrior(config.replace(stop="self-referenced", refit="restart"), noise_variance=variance)(y, A)
+    assert again.choices["self-referenced"] == 10
+    assert torch.equal(again.image, DeepImagePrior(config.replace(stop="budget"))(y, A).image)
+
+
+def test_the_data_themselves_are_given_back_near_the_end(small_scan):
+    y, A, _, variance = small_scan
+    config = TINY.replace(stop="self-referenced", watch=("held-out",), refit_share=0.5)
+    result = DeepImagePrior(config, noise_variance=variance)(y, A)
+    assert "those after 10 with the data themselves" in result.stop.reason
+    assert result.choices == {"self-referenced": 20, "held-out": 10}
+    assert [at for at, _ in result.curves["self-referenced"]] == [10]
+
+
+def test_an_estimated_level_is_an_assumption():
+    image = torch.rand((1, 16, 16), generator=torch.Generator().manual_seed(0))
+    config = TINY.replace(stop="spectral-band", watch=(), iterations=10, inputs=("noise",))
+    unknown = DeepImagePrior(config)(image, Identity(image.shape))
+    assert unknown.assumptions == ("The noise level was estimated from the differences of neighbouring voxels.",)
+    known = DeepImagePrior(config, noise_variance=0.01)(image, Identity(image.shape))
+    assert known.assumptions == ()
+
+
+def test_rules_watch_only_where_they_have_what_they_need(small_scan):
+    y, A, _, _ = small_scan
+    with pytest.raises(DipmedError, match="no noise measurement"):
+        DeepImagePrior(TINY.replace(watch=("discrepancy",)))(y, A)
+    with pytest.raises(DipmedError, match="unknown stopping rule 'nope'"):
+        DeepImagePrior(TINY.replace(watch=("nope",)))(y, A)
+    image = torch.rand(1, 16, 16)
+    blur = Blur.gaussian(image.shape, (3.0, 3.0), (1.0, 1.0))
+    for rule, said in (("held-out", "take .* apart"), ("sure", "give it"), ("self-referenced", "give it")):
+        with pytest.raises(DipmedError, match=said):
+            DeepImagePrior(TINY.replace(stop="budget", watch=(rule,)))(image, blur)
+
+
+def test_a_fit_that_begins_again_takes_no_time_limit():
+    with pytest.raises(DipmedError, match="time_limit"):
+        TINY.replace(refit="restart", time_limit=5.0)
