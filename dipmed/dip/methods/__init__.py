@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.aseqdip import AutoencodingSequential
+from dipmed.dip.methods.conv_decoder import ConvDecoder
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
@@ -19,6 +20,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         TotalVariation,
         DeepRED,
         DeepRandomProjector,
+        ConvDecoder,
     )
 }
 """By their names on the command line."""

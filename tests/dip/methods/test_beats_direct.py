@@ -26,6 +26,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "aseqdip": ("ct", "iterations=50", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
+    "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
     "deep-random-projector": ("ct", "iterations=80"),
 }
 """The scan, and settings that make a fit short; a method without a line here fails."""
