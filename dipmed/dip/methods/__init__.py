@@ -9,6 +9,7 @@ from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
+from dipmed.dip.methods.tada import Tada
 
 FIT_METHODS: dict[str, type[FitMethod]] = {
     method.name: method
@@ -17,6 +18,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         Vanilla,
         ImageInput,
         AutoencodingSequential,
+        Tada,
         TotalVariation,
         DeepRED,
         DeepRandomProjector,
