@@ -9,6 +9,7 @@ from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
+from dipmed.dip.methods.self_guided import SelfGuided
 from dipmed.dip.methods.tada import Tada
 
 FIT_METHODS: dict[str, type[FitMethod]] = {
@@ -19,6 +20,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         ImageInput,
         AutoencodingSequential,
         Tada,
+        SelfGuided,
         TotalVariation,
         DeepRED,
         DeepRandomProjector,

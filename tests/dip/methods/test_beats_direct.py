@@ -25,6 +25,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "dip-input": ("ct", "iterations=60", *SMALL_NETWORK),
     "aseqdip": ("ct", "iterations=50", *SMALL_NETWORK),
     "tada": ("ct", "iterations=100", *SMALL_NETWORK),
+    "self-guided": ("ct", "iterations=30", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
