@@ -1,0 +1,187 @@
+"""Every method on every scan at one number of iterations, one network size and one budget of tuning.
+
+Run as ``DIPMED_DATA=DIR python scripts/benchmark_methods.py --json FILE --work FOLDER``. With ``--sweep`` each
+fit runs at several rates of Muon and of Adam on two tuning scans; without, at the best of them where the file
+knows it. One line of JSON a row: rows that the file holds are not run again. Each runs in a process of its own on one
+core, ``--jobs`` of them at a time. `scripts/render_methods.py` makes tables and plots of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmark_cases import CASES, prepare_case
+
+from dipmed.methods import METHODS
+
+NETWORK = ("network.channels=32,32,32,32", "network.skip_channels=8", "network.up_channels=16")
+SWEPT_CASES = {"mri": "brain8-R4", "ct": "htc-30"}
+OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "muon-0.01": ("optimizer=muon", "rate=0.01"),
+    "muon-0.03": ("optimizer=muon", "rate=0.03"),
+    "adam-0.001": ("optimizer=adam", "adam_rate=0.001"),
+    "adam-0.005": ("optimizer=adam", "adam_rate=0.005"),
+}
+WEIGHTS = {
+    "cg-sense": (0.005, 0.01, 0.02),
+    "l1-wavelet": (0.001, 0.002, 0.005, 0.01),
+    "tv": (0.001, 0.002, 0.003, 0.005, 0.01),
+    "cg-ls": (1e-4, 1e-3, 1e-2),
+    "cg-tv": (3e-5, 6e-5, 1.2e-4, 2.4e-4, 5e-4),
+}
+"""Of classical methods, the best by PSNR with the reference in hand."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row: ``optimizer`` names a line of `OPTIMIZERS`, or is empty for the method's own."""
+
+    case: str
+    method: str
+    seed: int
+    iterations: int
+    optimizer: str = ""
+
+
+def main() -> None:
+    """Parse the options and run what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
+    parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans and reference images")
+    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
+    parser.add_argument("--methods", default=",".join(METHODS), help="rows to run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--sweep", action="store_true", help="optimizers and rates, on the swept scans alone")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    chosen = parser.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    done = {Task(**row["task"]) for row in rows}
+    methods = chosen.methods.split(",")
+    if chosen.sweep:
+        wanted = sweep_tasks(methods, chosen.iterations)
+    else:
+        wanted = table_tasks(rows, chosen.cases.split(","), methods, chosen.seeds, chosen.iterations)
+    tasks = [task for task in wanted if task not in done]
+    for case in dict.fromkeys(task.case for task in tasks):
+        prepare_case(case, chosen.work)  # so that no two processes make the same files
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(chosen.jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        futures = {pool.submit(run, task, chosen.work): task for task in tasks}
+        for future in as_completed(futures):
+            row = {"task": asdict(futures[future]), **future.result()}
+            with chosen.json.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(describe(row), flush=True)
+
+
+def sweep_tasks(methods: Iterable[str], iterations: int) -> Iterator[Task]:
+    """Every fit with every optimizer, on one scan of each kind."""
+    for name in methods:
+        for modality, case in SWEPT_CASES.items():
+            if METHODS[name].is_fit and modality in METHODS[name].modalities:
+                yield from (Task(case, name, 0, iterations, optimizer) for optimizer in OPTIMIZERS)
+
+
+def table_tasks(
+    rows: list[dict[str, Any]], cases: Iterable[str], methods: list[str], seeds: Iterable[int], iterations: int
+) -> Iterator[Task]:
+    """Every method on every scan, each fit with the optimizer that did best in the sweep."""
+    for seed in seeds:
+        for case in cases:
+            modality = modality_of(case)
+            for name in methods:
+                method = METHODS[name]
+                if modality not in method.modalities or (seed and not method.is_fit):
+                    continue
+                best = best_optimizer(rows, name, modality) if method.is_fit else ""
+                yield Task(case, name, seed, iterations if method.is_fit else 0, best)
+
+
+def modality_of(case: str) -> str:
+    """Whether a case is of k-space or of projections."""
+    return "ct" if "views" in CASES[case].settings else "mri"
+
+
+def best_optimizer(rows: list[dict[str, Any]], method: str, modality: str) -> str:
+    """The optimizer that gave the highest PSNR at the stop in the sweep; none where there was no sweep."""
+    case = SWEPT_CASES[modality]
+    tried = [
+        row
+        for row in rows
+        if (row["task"]["method"], row["task"]["case"]) == (method, case) and row["task"]["optimizer"] and row["psnr"]
+    ]
+    return max(tried, key=lambda row: row["psnr"])["task"]["optimizer"] if tried else ""
+
+
+def run(task: Task, work: Path) -> dict[str, Any]:
+    """Run one row, in a process of its own; an error is a row as well."""
+    import torch
+
+    from dipmed.record import peak_memory_mib
+    from dipmed.scan import DipmedError
+
+    torch.set_num_threads(1)
+    try:
+        row = run_fit(task, work) if METHODS[task.method].is_fit else run_classical(task, work)
+    except DipmedError as error:
+        return {"psnr": None, "error": " ".join(str(error).split())}
+    return {**row, "peak_memory_mib": peak_memory_mib()}
+
+
+def run_fit(task: Task, work: Path) -> dict[str, Any]:
+    """Fit one method to one scan."""
+    from dataclasses import replace
+
+    from dipmed.compare import compare
+
+    prepared = prepare_case(task.case, work)
+    sets = (*NETWORK, f"iterations={task.iterations}", f"seed={task.seed}", *OPTIMIZERS.get(task.optimizer, ()))
+    settings = replace(prepared.settings, sets=sets)
+    return compare(prepared.scan, [task.method], settings, reference=prepared.reference).rows[0]
+
+
+def run_classical(task: Task, work: Path) -> dict[str, Any]:
+    """Run a classical method at the best of its weights."""
+    import torch
+
+    from dipmed.baselines import BASELINES
+    from dipmed.compare import find_reference
+    from dipmed.ct_baselines import CT_BASELINES
+    from dipmed.evaluate import score
+    from dipmed.prepare import prepare
+    from dipmed.recon import jobs
+
+    prepared = prepare_case(task.case, work)
+    target, support = find_reference(prepared.scan, prepared.settings, prepared.reference)
+    job = next(jobs(prepare(prepared.scan, prepared.settings), prepared.settings, torch.device("cpu")))
+    make = (BASELINES | CT_BASELINES)[task.method]
+    found = []
+    for weight in WEIGHTS.get(task.method, (None,)):
+        result = (make() if weight is None else make(weight))(job.y, job.A)
+        scores = score(result.image[0], target, support)
+        found.append({**asdict(scores), "weight": weight, "seconds_fit": result.seconds})
+    return max(found, key=lambda row: row["psnr"])
+
+
+def describe(row: dict[str, Any]) -> str:
+    """One line about a row."""
+    task = row["task"]
+    head = f"{task['case']} {task['method']} {task['optimizer']} seed {task['seed']}"
+    if row["psnr"] is None:
+        return f"{head}: {row['error']}"
+    return f"{head}: {row['psnr']:.2f} dB, {row['ssim']:.3f}, {row['seconds_fit']:.1f} s, regret {row.get('regret')}"
+
+
+if __name__ == "__main__":
+    main()
