@@ -26,6 +26,7 @@ from dipmed.methods import METHODS
 NETWORK = ("network.channels=32,32,32,32", "network.skip_channels=8", "network.up_channels=16")
 SWEPT_CASES = {"mri": "brain8-R4", "ct": "htc-30"}
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
+    "": (),
     "muon-0.01": ("optimizer=muon", "rate=0.01"),
     "muon-0.03": ("optimizer=muon", "rate=0.03"),
     "adam-0.001": ("optimizer=adam", "adam_rate=0.001"),
@@ -43,7 +44,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One row: ``optimizer`` names a line of `OPTIMIZERS`, or is empty for the method's own."""
+    """One row: ``optimizer`` names a line of `OPTIMIZERS`, the empty one for the method's own rates."""
 
     case: str
     method: str
@@ -114,13 +115,9 @@ def modality_of(case: str) -> str:
 
 
 def best_optimizer(rows: list[dict[str, Any]], method: str, modality: str) -> str:
-    """The optimizer that gave the highest PSNR at the stop in the sweep; none where there was no sweep."""
+    """The optimizer that gave the highest PSNR at the stop in the sweep; the method's own where there was none."""
     case = SWEPT_CASES[modality]
-    tried = [
-        row
-        for row in rows
-        if (row["task"]["method"], row["task"]["case"]) == (method, case) and row["task"]["optimizer"] and row["psnr"]
-    ]
+    tried = [row for row in rows if (row["task"]["method"], row["task"]["case"]) == (method, case) and row["psnr"]]
     return max(tried, key=lambda row: row["psnr"])["task"]["optimizer"] if tried else ""
 
 
@@ -140,13 +137,14 @@ def run(task: Task, work: Path) -> dict[str, Any]:
 
 
 def run_fit(task: Task, work: Path) -> dict[str, Any]:
-    """Fit one method to one scan."""
+    """Fit one method to one scan, with the common network unless the method is about the network."""
     from dataclasses import replace
 
     from dipmed.compare import compare
 
     prepared = prepare_case(task.case, work)
-    sets = (*NETWORK, f"iterations={task.iterations}", f"seed={task.seed}", *OPTIMIZERS.get(task.optimizer, ()))
+    network = () if "network" in METHODS[task.method].fit.changes else NETWORK
+    sets = (*network, f"iterations={task.iterations}", f"seed={task.seed}", *OPTIMIZERS[task.optimizer])
     settings = replace(prepared.settings, sets=sets)
     return compare(prepared.scan, [task.method], settings, reference=prepared.reference).rows[0]
 
