@@ -16,6 +16,7 @@ from operators.errors import DipmedError
 
 if TYPE_CHECKING:
     from dipmed.config import FitConfig
+    from dipmed.dip import Uncertainty
     from dipmed.recon import ReconSettings, ScanResult
 
 app = typer.Typer(
@@ -81,6 +82,17 @@ WatchOption = Annotated[
     ),
 ]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
+UncertaintyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ensemble|jitter|sgld",
+        help="Map of the standard deviation: of fits from several seeds, of one network that sees fresh noise, or of "
+        "the samples of --method sgld.",
+    ),
+]
+SamplesOption = Annotated[
+    int | None, typer.Option("--uncertainty-samples", min=2, metavar="N", help="Fits of an ensemble, or outputs.")
+]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 
 
@@ -150,6 +162,8 @@ def recon(
         float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm, for Hounsfield units.")
     ] = None,
     slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
+    uncertainty: UncertaintyOption = None,
+    uncertainty_samples: SamplesOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     json_file: JsonOption = None,
@@ -165,7 +179,7 @@ def recon(
     """Reconstruct an image from k-space or projections, stopped by the scan itself."""
     from dipmed.display import FitProgress
     from dipmed.io import load
-    from dipmed.io.images import check_output, save_image
+    from dipmed.io.images import check_output, save_image, std_path
     from dipmed.recon import ReconSettings, reconstruct, resolve_device
     from dipmed.record import recon_record
 
@@ -188,13 +202,16 @@ def recon(
         hounsfield=hounsfield,
         water=water,
         slices=_parse_slices(slices),
+        uncertainty=_uncertainty(uncertainty, uncertainty_samples),
         device=device,
     )
     # everything that can be refused is refused before the work starts
     _check_settings(settings)
     resolve_device(device)
-    for path in out:
+    maps_of_std = [] if uncertainty is None else [std_path(path) for path in out]
+    for path in (*out, *maps_of_std):
         check_output(path, force=force)
+    _check_distinct([*out, *maps_of_std])
     _check_json(json_file, force=force)
     scan = load(file)
     console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
@@ -202,8 +219,13 @@ def recon(
         result = reconstruct(scan, settings, progress=progress)
     for path in out:
         save_image(result.volume, path, complex=complex_image, force=force)
+    written = [*out]
+    if result.std is not None:
+        for path in maps_of_std:
+            save_image(result.std, path, force=force)
+        written += maps_of_std
     _write_json(json_file, recon_record(result, settings), force=force)
-    _tell_result(result, out)
+    _tell_result(result, written)
 
 
 @app.command()
@@ -294,6 +316,8 @@ def compare(
     slice_number: Annotated[
         int | None, typer.Option("--slice", min=0, help="Which slice; by default the middle one.")
     ] = None,
+    uncertainty: UncertaintyOption = None,
+    uncertainty_samples: SamplesOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
@@ -323,6 +347,7 @@ def compare(
         views=views,
         matrix=matrix,
         slices=None if slice_number is None else (slice_number, slice_number + 1),
+        uncertainty=_uncertainty(uncertainty, uncertainty_samples),
         device=device,
     )
     for name in names or ("dip",):
@@ -415,6 +440,21 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _uncertainty(kind: str | None, samples: int | None) -> Uncertainty | None:
+    from dipmed.dip import Uncertainty
+
+    if kind is None and samples is not None:
+        raise DipmedError("--uncertainty-samples needs --uncertainty, which says of what")
+    return None if kind is None else Uncertainty(kind, samples)  # type: ignore[arg-type]  # it checks
+
+
+def _check_distinct(paths: list[Path]) -> None:
+    """Refuse two outputs of the same name, of which the second would replace the first or fail after the work."""
+    for path in paths:
+        if paths.count(path) > 1:
+            raise DipmedError(f"{path} would be written twice; choose other names for the images")
+
+
 def _check_settings(settings: ReconSettings, method: str | None = None) -> FitConfig:
     """Fail early on unknown names and impossible values; the dimensions are not known yet."""
     from dataclasses import replace
@@ -427,6 +467,8 @@ def _check_settings(settings: ReconSettings, method: str | None = None) -> FitCo
     config = replace(settings, method=method or settings.method).fit_config("mri", 2)
     for name in (config.stop, *(config.watch or ())):
         find_rule(name)
+    if method is None:
+        settings.check_uncertainty("mri", 2)
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dipmed.calib.centre import sampled_cells
 from dipmed.calib.helix import rebin_helix
 from dipmed.calib.readout import split_readout
 from dipmed.ct_baselines import CGTotalVariation, has_back_projection
-from dipmed.evaluate import SnapshotScores, reference_image, score
+from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.prepare import ReconSettings, prepare, prepare_kspace
@@ -167,6 +167,7 @@ def _run(
     snapshots = SnapshotScores(reference, support)
     settings = replace(settings, method=name)
     config = settings.fit_config(scan.modality, scan.ndim)
+    cannot_tell = settings.objection_to_uncertainty(scan.modality, scan.ndim) is not None
     reconstructor = make_reconstructor(
         method,
         config,
@@ -175,6 +176,7 @@ def _run(
         A_final=job.A_final,
         ray_weights=job.ray_weights,
         observer=snapshots if method.is_fit else None,
+        uncertainty=None if cannot_tell else settings.uncertainty,
     )
     result = reconstructor(job.y, job.A)
     image = _to_score(combine_sets(result.image)[0].cpu().numpy())
@@ -191,6 +193,7 @@ def _run(
         "choices": result.choices,
         "regret": max(0.0, snapshots.best_psnr - scores.psnr) if method.is_fit else None,
         "snapshots": snapshots.curve if method.is_fit else [],
+        "calibration": None if result.std is None else asdict(calibration(image, result.std, reference, support)),
     }
     return row, image
 

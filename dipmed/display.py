@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from dipmed import dip
 from dipmed.compare import Comparison
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
+from dipmed.evaluate import GAUSSIAN_WITHIN
 from dipmed.methods import METHODS
 
 
@@ -102,6 +104,9 @@ def show_comparison(console: Console, result: Comparison) -> None:
     for name in ("PSNR dB", "SSIM", "NRMSE", "fit s", "iterations", "regret dB"):
         table.add_column(name, justify="right")
     table.add_column("stop", overflow="fold")
+    has_std = any(row["calibration"] for row in result.rows)
+    if has_std:
+        table.add_column(f"in 1/2/3 σ, Gauss {_percentages(GAUSSIAN_WITHIN)}", justify="right")
     for row in result.rows:
         table.add_row(
             row["method"],
@@ -112,8 +117,13 @@ def show_comparison(console: Console, result: Comparison) -> None:
             str(row["iterations"]),
             "" if row["regret"] is None else f"{row['regret']:.2f}",
             row["stop"]["rule"],
+            *([_percentages(row["calibration"]["within"]) if row["calibration"] else ""] if has_std else []),
         )
     console.print(table)
+
+
+def _percentages(shares: Sequence[float]) -> str:
+    return "/".join(f"{100 * share:.0f}" for share in shares) + " %"
 
 
 def show_methods(console: Console) -> None:

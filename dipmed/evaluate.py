@@ -5,6 +5,7 @@ Nothing here may reach a fit: `dipmed.dip` never imports this module.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,59 @@ def match_scale(image: Image, reference: Image) -> NDArray[np.float64]:
     """
     x, truth = _prepared(image, reference, None)
     return x * _least_squares_factor(x, truth)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well a standard deviation tells the errors of its image.
+
+    Parameters
+    ----------
+    within
+        Share of the pixels whose error is at most 1, 2 and 3 standard deviations.
+    correlation
+        Of the error's size and the standard deviation, over the pixels; 0 where either is the same everywhere.
+    """
+
+    within: tuple[float, ...]
+    correlation: float
+
+
+GAUSSIAN_WITHIN = tuple(math.erf(n / math.sqrt(2)) for n in (1, 2, 3))
+"""What `Calibration.within` is for errors that are Gaussian with that standard deviation: 0.683, 0.954, 0.997."""
+
+
+def calibration(image: Image, std: Image, reference: Image, support: Image | None = None) -> Calibration:
+    """Compare errors with the standard deviation that came with an image, both after the scale factor of `score`.
+
+    Fewer pixels within than of a Gaussian means that the standard deviation is too small: fits agree on what is wrong.
+
+    Parameters
+    ----------
+    image, reference, support
+        As for `score`. Without a support, pixels count where the standard deviation is above zero.
+    std
+        Real, of the same shape.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes differ.
+    DipmedError
+        When a value is not finite, the reference is zero, or there is no pixel to compare.
+    """
+    x, truth = _prepared(image, reference, support)
+    factor = _least_squares_factor(x, truth)
+    sigma = np.abs(factor) * _spatial(std).astype(np.float64)
+    if sigma.shape != truth.shape or not np.isfinite(sigma).all():
+        raise ShapeError(f"the standard deviation must be finite and {truth.shape}, got {sigma.shape}")
+    counts = sigma > 0 if support is None else _spatial(support).astype(bool)
+    if not counts.any():
+        raise DipmedError("there is no pixel to compare with its standard deviation")
+    errors, sigma = np.abs(factor * x - truth)[counts], sigma[counts]
+    within = tuple(float(np.mean(errors <= n * sigma)) for n in (1, 2, 3))
+    varies = np.ptp(errors) > 0 and np.ptp(sigma) > 0
+    return Calibration(within, float(np.corrcoef(errors, sigma)[0, 1]) if varies else 0.0)
 
 
 def structural_similarity(image: NDArray[Any], reference: NDArray[Any], data_range: float) -> float:

@@ -12,7 +12,7 @@ from dipmed.assignments import assignable, read_value, split_assignment
 from dipmed.baselines import BASELINES
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.ct_baselines import CT_BASELINES
-from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
+from dipmed.dip import DeepImagePrior, Observer, ProgressCallback, Uncertainty
 from dipmed.dip.methods import FIT_METHODS, FitMethod
 from dipmed.scan import DipmedError, Reconstruction
 from operators import MRIOperator
@@ -159,6 +159,7 @@ def make_reconstructor(
     ray_weights: Tensor | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> Reconstructor:
     """Make the callable ``(y, A) -> Reconstruction`` of a method; all but the method matter to fits alone.
 
@@ -175,4 +176,5 @@ def make_reconstructor(
         ray_weights=ray_weights,
         progress=progress,
         observer=observer,
+        uncertainty=uncertainty,
     )

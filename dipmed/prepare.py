@@ -15,6 +15,7 @@ from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import assume_counts, centre_rotation, keep_slices, keep_views, resample_grid
 from dipmed.calib.readout import remove_oversampling, split_readout
 from dipmed.config import FitConfig, find_preset
+from dipmed.dip import Uncertainty
 from dipmed.io.arrays import load_mask
 from dipmed.methods import find_method
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
@@ -62,6 +63,8 @@ class ReconSettings:
         Give CT images in Hounsfield units and not in 1/mm.
     water
         Attenuation of water in 1/mm for them; None for what the scan says.
+    uncertainty
+        Way to a map of the standard deviation beside the image; None for no map.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
@@ -84,6 +87,7 @@ class ReconSettings:
     matrix: int | None = None
     hounsfield: bool = False
     water: float | None = None
+    uncertainty: Uncertainty | None = None
     device: str = "auto"
 
     def ndim_for(self, scan: Scan) -> int:
@@ -102,6 +106,27 @@ class ReconSettings:
         if isinstance(changes.get("network"), dict):
             changes["network"] = replace(config.network, **changes["network"])
         return config.replace(**changes)
+
+    def check_uncertainty(self, modality: str, ndim: int) -> None:
+        """Refuse a map of the standard deviation that the method does not have.
+
+        Raises
+        ------
+        DipmedError
+            When it has none.
+        """
+        objection = self.objection_to_uncertainty(modality, ndim)
+        if objection is not None:
+            raise DipmedError(objection)
+
+    def objection_to_uncertainty(self, modality: str, ndim: int) -> str | None:
+        """Say why the method has no map of the standard deviation; None when it has, or none is asked for."""
+        if self.uncertainty is None:
+            return None
+        fit = find_method(self.method).fit
+        if fit is None:
+            return f"{self.method} is no fit, and has no uncertainty; choose a fit, as `dipmed methods` lists them"
+        return self.uncertainty.objection(fit, self.fit_config(modality, ndim))
 
     def method_options(self) -> dict[str, Any]:
         """What was chosen of the method's own options."""

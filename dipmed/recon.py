@@ -71,7 +71,8 @@ class Job:
 class ScanResult:
     """The volume and what is worth recording about how it came about.
 
-    ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's.
+    ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's. ``std`` is the
+    standard deviation of what is shown, None where it was not asked for or an interruption left an image without.
     """
 
     volume: ImageVolume
@@ -83,6 +84,7 @@ class ScanResult:
     device: str
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    std: ImageVolume | None = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -225,6 +227,7 @@ def reconstruct(
     method = find_method(settings.method, scan.modality)
     config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device)
+    settings.check_uncertainty(scan.modality, settings.ndim_for(scan))
     if isinstance(scan, KSpaceScan):
         check_fits(scan, settings)
     prepared = prepare(scan, settings)
@@ -246,6 +249,7 @@ def reconstruct(
             ray_weights=job.ray_weights,
             progress=report,
             observer=observer,
+            uncertainty=settings.uncertainty,
         )
         parts.append(reconstructor(job.y, job.A))
         interrupted = interrupted or parts[-1].stop.rule == "interrupted"
@@ -255,9 +259,16 @@ def reconstruct(
     if interrupted:
         n_left = sum(part.method != method.name for part in parts)
         notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are {_FALLBACK[scan.modality]}",)
-    volume, unit = _assemble(parts, prepared), None
+    images = [combine_sets(part.image)[0] for part in parts]
+    deviations = [part.std[0] for part in parts if part.std is not None]
+    volume, unit = _assemble(images, prepared), None
+    std = _assemble(deviations, prepared) if len(deviations) == len(parts) else None
     if isinstance(prepared, ProjectionScan):
-        volume, unit = (_in_hounsfield(volume, prepared), "HU") if settings.hounsfield else (volume, "1/mm")
+        unit = "1/mm"
+        if settings.hounsfield:
+            volume, std, unit = _in_hounsfield(volume, prepared), std and _step_in_hounsfield(std, prepared), "HU"
+    if settings.uncertainty is not None and std is None:
+        notes += ("there is no map of the standard deviation: too few samples were drawn of some image",)
     return ScanResult(
         volume=volume,
         unit=unit,
@@ -269,6 +280,7 @@ def reconstruct(
         # each once, however many images share it
         assumptions=(*prepared.assumptions, *dict.fromkeys(text for part in parts for text in part.assumptions)),
         notes=notes,
+        std=std,
     )
 
 
@@ -297,7 +309,8 @@ def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
 def _empty(job: Job, method: str) -> Reconstruction:
     """The image of a slice that holds nothing but air."""
     image = torch.zeros(job.A.domain.shape, dtype=job.y.dtype)
-    return Reconstruction(image, method, StopReason("direct", 0, "no coil saw anything but noise"), 0, 0.0)
+    stop = StopReason("direct", 0, "no coil saw anything but noise")
+    return Reconstruction(image, method, stop, 0, 0.0, std=image[:1].abs())
 
 
 def _for_image(
@@ -306,10 +319,10 @@ def _for_image(
     return lambda state: progress(number, n_images, state)
 
 
-def _assemble(parts: list[Reconstruction], scan: Scan) -> ImageVolume:
-    images = np.stack([combine_sets(part.image)[0].cpu().numpy() for part in parts])
+def _assemble(images: list[Tensor], scan: Scan) -> ImageVolume:
+    stacked = np.stack([image.cpu().numpy() for image in images])
     n_frames = _n_frames(scan)
-    frames = images.reshape(n_frames, scan.n_slices, *images.shape[1:])
+    frames = stacked.reshape(n_frames, scan.n_slices, *stacked.shape[1:])
     data = frames[:, 0] if scan.ndim == 3 else np.moveaxis(frames, 1, -1)
     data = np.moveaxis(data, 0, -1)
     return ImageVolume(data[..., 0] if n_frames == 1 else data, scan.affine)
@@ -318,6 +331,13 @@ def _assemble(parts: list[Reconstruction], scan: Scan) -> ImageVolume:
 def _in_hounsfield(volume: ImageVolume, scan: ProjectionScan) -> ImageVolume:
     assert scan.water_per_mm is not None  # noqa: S101  # or the scan was refused
     return ImageVolume(hounsfield(torch.from_numpy(volume.data), scan.water_per_mm).numpy(), volume.affine)
+
+
+def _step_in_hounsfield(std: ImageVolume, scan: ProjectionScan) -> ImageVolume:
+    """A difference of attenuation in Hounsfield units, which has no offset."""
+    nothing = ImageVolume(np.zeros_like(std.data), std.affine)
+    difference = _in_hounsfield(std, scan).data - _in_hounsfield(nothing, scan).data
+    return ImageVolume(difference, std.affine)
 
 
 def _n_frames(scan: Scan) -> int:

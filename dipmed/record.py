@@ -139,6 +139,9 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "map_sets": settings.map_sets,
         "config": config,
         "options": settings.method_options(),
+        "uncertainty": None
+        if settings.uncertainty is None
+        else {"kind": settings.uncertainty.kind, "samples": settings.uncertainty.samples},
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
         "versions": versions(),

@@ -316,6 +316,9 @@ class Reconstruction:
         The iteration that each rule of a fit would have returned, the deciding one and those that watched.
     assumptions
         What the data did not say and had to be assumed, one sentence each.
+    std
+        Standard deviation of what is shown of the image, its magnitude or a real image as it is, real
+        ``(1, x, y[, z])``; None where none was asked for, or an interruption left too few samples.
     """
 
     image: Tensor
@@ -327,3 +330,4 @@ class Reconstruction:
     scale: float = 1.0
     choices: dict[str, int] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    std: Tensor | None = None

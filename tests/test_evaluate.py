@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.metrics import structural_similarity as skimage_ssim
 
-from dipmed.evaluate import SnapshotScores, match_scale, reference_image, score, structural_similarity
+from dipmed.evaluate import (
+    GAUSSIAN_WITHIN,
+    SnapshotScores,
+    calibration,
+    match_scale,
+    reference_image,
+    score,
+    structural_similarity,
+)
 from dipmed.io import load
 from dipmed.phantom import brain_phantom_scan
 from dipmed.scan import DipmedError, ShapeError
@@ -179,3 +187,36 @@ def test_reference_of_real_scan_follows_the_protocol(data_dir: Path):
     bright = support & (rss > 0.2 * rss.max())
     assert np.quantile(np.abs(image)[bright] / rss[bright], 0.05) > 0.95
     assert 0.7 < support.mean() < 0.95
+
+
+def test_errors_of_the_told_size_are_within_it_as_a_gaussian_says(generator):
+    truth = 1 + torch.rand(64, 64, generator=generator)
+    std = 0.01 + 0.05 * torch.rand(64, 64, generator=generator)
+    image = truth + std * torch.randn(64, 64, generator=generator)
+    told = calibration(image, std, truth)
+    np.testing.assert_allclose(told.within, GAUSSIAN_WITHIN, atol=0.02)
+    assert 0.3 < told.correlation < 0.8
+    shy = calibration(image, std / 3, truth)
+    assert shy.within[2] == pytest.approx(told.within[0], abs=0.01)
+    assert abs(calibration(image, std.flip(0), truth).correlation) < 0.1
+
+
+def test_calibration_follows_the_scale_and_counts_inside_the_support(pair):
+    image, truth = pair
+    std = np.full(truth.shape, 0.05)
+    support = np.zeros(truth.shape, dtype=bool)
+    support[4:12, 4:12] = True
+    once, scaled = (calibration(f * image, f * std, truth, support) for f in (1.0, 100.0))
+    np.testing.assert_allclose(once.within, scaled.within)
+    spoiled = np.where(support, std, 1e3)
+    assert calibration(image, spoiled, truth, support).within == once.within
+    assert once.correlation == 0
+    assert calibration(truth, std, truth).within == (1, 1, 1)
+
+
+def test_a_deviation_that_cannot_be_compared_is_refused(pair):
+    image, truth = pair
+    with pytest.raises(ShapeError, match="standard deviation"):
+        calibration(image, np.ones((3, 3)), truth)
+    with pytest.raises(DipmedError, match="no pixel"):
+        calibration(image, np.zeros(truth.shape), truth)

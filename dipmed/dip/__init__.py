@@ -3,5 +3,6 @@
 from dipmed.dip.fit import Progress
 from dipmed.dip.loop import DeepImagePrior, Observer, ProgressCallback
 from dipmed.dip.stopping import RULES, find_rule, n_fits
+from dipmed.dip.uncertainty import Uncertainty
 
-__all__ = ["RULES", "DeepImagePrior", "Observer", "Progress", "ProgressCallback", "find_rule", "n_fits"]
+__all__ = ["RULES", "DeepImagePrior", "Observer", "Progress", "ProgressCallback", "Uncertainty", "find_rule", "n_fits"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -18,7 +19,8 @@ from dipmed.dip.methods.plain import Default
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.dip.stopping import Panel, make_rules
 from dipmed.dip.stopping.budget import Until
-from dipmed.scan import Reconstruction, StopReason
+from dipmed.dip.uncertainty import Uncertainty, ensemble
+from dipmed.scan import DipmedError, Reconstruction, StopReason
 from operators import LinearOperator
 
 ProgressCallback = Callable[[Progress], None]
@@ -45,7 +47,10 @@ class DeepImagePrior:
     progress
         Called every few iterations.
     observer, observer_interval
-        Called with the image of every ``observer_interval``-th iteration, for evaluation from outside.
+        Called with the image of every ``observer_interval``-th iteration, for evaluation from outside; of an ensemble,
+        with those of the first fit.
+    uncertainty
+        Way to a map of the standard deviation; None for no map.
 
     References
     ----------
@@ -63,6 +68,7 @@ class DeepImagePrior:
         progress: ProgressCallback | None = None,
         observer: Observer | None = None,
         observer_interval: int = 25,
+        uncertainty: Uncertainty | None = None,
     ) -> None:
         self.config = config or FitConfig()
         self.method = method or Default()
@@ -72,6 +78,7 @@ class DeepImagePrior:
         self.progress = progress
         self.observer = observer
         self.observer_interval = observer_interval
+        self.uncertainty = uncertainty
 
     def __call__(self, y: Tensor, A: LinearOperator) -> Reconstruction:
         """Fit ``y``, one element of the range of ``A``; an interruption returns the best image so far.
@@ -80,7 +87,26 @@ class DeepImagePrior:
         ------
         DivergedError
             When the loss explodes or becomes NaN a second time, after a restart at a lower rate.
+        DipmedError
+            When this method has no such map of the standard deviation.
         """
+        if self.uncertainty is not None:
+            objection = self.uncertainty.objection(type(self.method), self.config)
+            if objection is not None:
+                raise DipmedError(objection)
+            if self.uncertainty.kind == "ensemble":
+                return ensemble(lambda number: self._member(number)(y, A), self.uncertainty.n_samples)
+        return self._fit(y, A)
+
+    def _member(self, number: int) -> DeepImagePrior:
+        """One fit of an ensemble: the same with a seed of its own."""
+        member = copy(self)
+        member.config = self.config.replace(seed=self.config.seed + number)
+        member.uncertainty = None
+        member.observer = self.observer if number == 0 else None
+        return member
+
+    def _fit(self, y: Tensor, A: LinearOperator) -> Reconstruction:
         start = time.perf_counter()
         config = self.config
         rules = make_rules(config.stop, config.watch, noise_is_measured=self.noise_variance is not None)
@@ -129,6 +155,7 @@ class DeepImagePrior:
             choices=choices,
             scale=problem.scale,
             assumptions=() if assumption is None else (assumption,),
+            std=None if self.uncertainty is None else self.uncertainty.of_fit(fit),
         )
 
     def _refit(self, problem: Problem, chosen_at: int, generator: torch.Generator) -> Fit:

@@ -61,6 +61,13 @@ def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, 
     _WRITERS[ending_of(path)](ImageVolume(data, volume.affine), path, force=force)
 
 
+def std_path(path: str | Path) -> Path:
+    """Where the standard deviation of an image goes: ``image.nii.gz`` and ``image.std.nii.gz``."""
+    path = Path(path)
+    ending = path.name[len(path.name) - len(ending_of(path)) :]
+    return path.with_name(f"{path.name[: len(path.name) - len(ending)]}.std{ending}")
+
+
 def check_output(path: str | Path, *, force: bool = False) -> None:
     """Check that `save_image` will be able to write there, before the work begins.
 

@@ -10,6 +10,7 @@ from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
 from dipmed.dip.methods.self_guided import SelfGuided
+from dipmed.dip.methods.sgld import LangevinDynamics
 from dipmed.dip.methods.tada import Tada
 
 FIT_METHODS: dict[str, type[FitMethod]] = {
@@ -25,6 +26,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         DeepRED,
         DeepRandomProjector,
         ConvDecoder,
+        LangevinDynamics,
     )
 }
 """By their names on the command line."""

@@ -29,6 +29,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
+    "sgld": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
 }
 """The scan, and settings that make a fit short; a method without a line here fails."""
