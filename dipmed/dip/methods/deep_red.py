@@ -69,12 +69,14 @@ class DeepRED(FitMethod):
             )
 
     def begin(self, fit: Fit) -> None:
-        start = fit.problem.adjoint_data[None]
+        # of what is fitted alone: held-out locations must not be seen here either
+        start = fit.problem.A_fit.adjoint(fit.problem.y_fit)[None]
         fit.state.update(image=start.clone(), denoised=start.clone(), multiplier=torch.zeros_like(start))
+        fit.state["energy"] = _energy(start)
 
     def penalty(self, fit: Fit, prediction: Tensor) -> Tensor:
         distance = prediction - fit.state["image"] + fit.state["multiplier"]
-        return self.coupling * _energy(distance) / _energy(fit.problem.adjoint_data)
+        return self.coupling * _energy(distance) / fit.state["energy"]
 
     def after_step(self, fit: Fit, gradient: Tensor) -> None:
         super().after_step(fit, gradient)
