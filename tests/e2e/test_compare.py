@@ -11,7 +11,9 @@ def pictures(tmp_path_factory):
 
 def test_compare_scores_the_methods_on_one_reference(run_cli, scan_file, pictures):
     options = ("--methods", "zero-filled,cg-sense,dip", "--undersample", "random:R=2,acs=12,seed=0")
-    done = run_cli("compare", scan_file, *options, "--iterations", 60, "--json", "-", "--plot", pictures / "plot.png")
+    watch = ("--watch", "spectral-band,windowed-variance")
+    plot = ("--plot", pictures / "plot.png")
+    done = run_cli("compare", scan_file, *options, *watch, "--iterations", 60, "--json", "-", *plot)
     assert done.code == 0, done.err
     rows = {row["method"]: row for row in json.loads(done.out)["rows"]}
     assert list(rows) == ["zero-filled", "cg-sense", "dip"]
@@ -21,6 +23,11 @@ def test_compare_scores_the_methods_on_one_reference(run_cli, scan_file, picture
     assert rows["zero-filled"]["psnr"] < rows["dip"]["psnr"]
     assert rows["dip"]["regret"] >= 0
     assert rows["cg-sense"]["regret"] is None
+    # each rule's choice from the one run, and every 25th iterate's score to hold it against
+    assert rows["cg-sense"]["choices"] == {}
+    assert set(rows["dip"]["choices"]) == {"held-out", "spectral-band", "windowed-variance"}
+    assert rows["dip"]["choices"]["held-out"] == rows["dip"]["stop"]["iteration"]
+    assert [at for at, *_ in rows["dip"]["snapshots"]] == [25, 50]
     assert (pictures / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
