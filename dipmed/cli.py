@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dipmed.config import FitConfig
     from dipmed.dip import Uncertainty
     from dipmed.recon import ReconSettings, ScanResult
+    from dipmed.weights import PretrainedWeights
 
 app = typer.Typer(
     help="Reconstruct MRI and CT scans from their own measurements, without training data.",
@@ -73,6 +74,10 @@ SetOption = Annotated[
         help="Setting of the fit or option of the method, as `dipmed methods --json -` lists them; may be repeated. "
         "With METHOD.KEY=VALUE for that method alone.",
     ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Pre-trained weights, .safetensors, for the methods that start from some."),
 ]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
 WatchOption = Annotated[
@@ -146,6 +151,7 @@ def recon(
     iterations: IterationsOption = None,
     time_limit: TimeOption = None,
     sets: SetOption = None,
+    weights: WeightsOption = None,
     undersample: UndersampleOption = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
     maps: MapsOption = "espirit",
@@ -180,6 +186,7 @@ def recon(
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.images import check_output, save_image, std_path
+    from dipmed.prepare import check_weights
     from dipmed.recon import ReconSettings, reconstruct, resolve_device
     from dipmed.record import recon_record
 
@@ -188,6 +195,7 @@ def recon(
         preset=preset,
         changes=_changes(stop=stop, watch=_names(watch), iterations=iterations, time_limit=time_limit, seed=seed),
         sets=tuple(sets or ()),
+        weights=_load_weights(weights),
         undersample=undersample,
         mask=mask,
         maps=maps,
@@ -207,6 +215,7 @@ def recon(
     )
     # everything that can be refused is refused before the work starts
     _check_settings(settings)
+    check_weights(settings, [method])
     resolve_device(device)
     maps_of_std = [] if uncertainty is None else [std_path(path) for path in out]
     for path in (*out, *maps_of_std):
@@ -304,6 +313,7 @@ def compare(
     watch: WatchOption = None,
     iterations: IterationsOption = None,
     sets: SetOption = None,
+    weights: WeightsOption = None,
     maps: MapsOption = "espirit",
     map_sets: SetsOption = 1,
     coils: CoilsOption = None,
@@ -328,6 +338,7 @@ def compare(
     from dipmed.io import load
     from dipmed.io.files import check_target
     from dipmed.plot import save_comparison
+    from dipmed.prepare import check_weights
     from dipmed.recon import ReconSettings, resolve_device
     from dipmed.record import versions
 
@@ -336,6 +347,7 @@ def compare(
         preset=preset,
         changes=_changes(watch=_names(watch), iterations=iterations, seed=seed),
         sets=tuple(sets or ()),
+        weights=_load_weights(weights),
         undersample=undersample,
         maps=maps,
         map_sets=map_sets,
@@ -352,6 +364,7 @@ def compare(
     )
     for name in names or ("dip",):
         _check_settings(settings, name)
+    check_weights(settings, names or ["dip"])
     resolve_device(device)
     if plot is not None:
         if plot.suffix != ".png":
@@ -470,6 +483,12 @@ def _check_settings(settings: ReconSettings, method: str | None = None) -> FitCo
     if method is None:
         settings.check_uncertainty("mri", 2)
     return config
+
+
+def _load_weights(path: Path | None) -> PretrainedWeights | None:
+    from dipmed.io.weights_file import load_weights
+
+    return None if path is None else load_weights(path)
 
 
 def _parse_slices(text: str | None) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
-from dipmed.prepare import ReconSettings, prepare, prepare_kspace
+from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
 from dipmed.recon import Job, check_fits, jobs, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
@@ -99,6 +99,7 @@ def compare(
     found = [find_method(name, scan.modality) for name in names]
     if not found:
         raise DipmedError("name at least one method to compare")
+    check_weights(settings, [method.name for method in found], scan.modality, settings.ndim_for(scan))
     if settings.split_readout and isinstance(scan, KSpaceScan):
         # one slice is compared, so there is nothing that slices could share
         scan, settings = split_readout(scan), replace(settings, split_readout=False)
@@ -171,7 +172,7 @@ def _run(
     reconstructor = make_reconstructor(
         method,
         config,
-        options=settings.method_options(),
+        options=settings.fit_options(),
         noise_variance=job.noise_variance,
         A_final=job.A_final,
         ray_weights=job.ray_weights,

@@ -14,6 +14,7 @@ from dipmed.config import FitConfig, NetworkConfig
 from dipmed.ct_baselines import CT_BASELINES
 from dipmed.dip import DeepImagePrior, Observer, ProgressCallback, Uncertainty
 from dipmed.dip.methods import FIT_METHODS, FitMethod
+from dipmed.dip.methods.warm_start import WarmStart
 from dipmed.scan import DipmedError, Reconstruction
 from operators import MRIOperator
 
@@ -42,6 +43,11 @@ class Method:
     @property
     def is_fit(self) -> bool:
         return self.fit is not None
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether it starts from pre-trained weights."""
+        return self.fit is not None and issubclass(self.fit, WarmStart)
 
     def configure(self, preset: FitConfig, modality: str) -> FitConfig:
         """The settings that this method makes of a preset."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from dipmed.calib.projections import assume_counts, centre_rotation, keep_slices
 from dipmed.calib.readout import remove_oversampling, split_readout
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Uncertainty
+from dipmed.dip.methods.warm_start import HOW_TO
 from dipmed.io.arrays import load_mask
-from dipmed.methods import find_method
+from dipmed.methods import METHODS, find_method
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
+from dipmed.weights import PretrainedWeights
 from operators import make_mask, parse_undersampling
 
 
@@ -34,6 +37,8 @@ class ReconSettings:
         Fields of `FitConfig` that replace the preset's and the method's.
     sets
         Texts ``KEY=VALUE`` that do so as well or set the method's own options, see `dipmed.methods.Method`.
+    weights
+        Where a fit starts, for methods that take such weights; their network then replaces the preset's.
     undersample
         Name of a retrospective undersampling, e.g. ``"random:R=4,acs=16,seed=0"``.
     mask
@@ -73,6 +78,7 @@ class ReconSettings:
     preset: str | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     sets: tuple[str, ...] = ()
+    weights: PretrainedWeights | None = None
     undersample: str | None = None
     mask: Path | None = None
     join_frames: bool = False
@@ -102,6 +108,8 @@ class ReconSettings:
         """The settings of the fit for such a scan."""
         method = find_method(self.method)
         config = method.configure(find_preset(self.preset_for(modality, ndim)), modality)
+        if self.weights is not None and method.takes_weights:
+            config = config.replace(network=self.weights.network)
         changes = {**method.read_settings(self.sets)[1], **self.changes}
         if isinstance(changes.get("network"), dict):
             changes["network"] = replace(config.network, **changes["network"])
@@ -132,6 +140,11 @@ class ReconSettings:
         """What was chosen of the method's own options."""
         return find_method(self.method).read_settings(self.sets)[0]
 
+    def fit_options(self) -> dict[str, Any]:
+        """These and the weights, for the methods that take some."""
+        weights = {"weights": self.weights} if find_method(self.method).takes_weights else {}
+        return {**self.method_options(), **weights}
+
 
 def prepare(scan: Scan, settings: ReconSettings) -> Scan:
     """Bring a scan to what a reconstruction starts from, with what it was told to keep.
@@ -146,6 +159,29 @@ def prepare(scan: Scan, settings: ReconSettings) -> Scan:
     """
     _check_choices(scan, settings)
     return prepare_kspace(scan, settings) if isinstance(scan, KSpaceScan) else _prepare_projections(scan, settings)
+
+
+def check_weights(settings: ReconSettings, names: Sequence[str], modality: str | None = None, ndim: int = 2) -> None:
+    """Refuse weights that none of these methods takes or that are for other images, and a method that lacks them.
+
+    Raises
+    ------
+    DipmedError
+        Saying which it is.
+    """
+    weights, takers = settings.weights, [name for name in names if find_method(name).takes_weights]
+    if weights is None and takers:
+        raise DipmedError(f"{takers[0]} starts from pre-trained weights; give --weights FILE: {HOW_TO}")
+    if weights is None:
+        return
+    if not takers:
+        able = " and ".join(method.name for method in METHODS.values() if method.takes_weights)
+        raise DipmedError(f"{', '.join(names)} cannot start from weights; --weights is for {able}")
+    if modality is not None and (weights.modality, weights.ndim) != (modality, ndim):
+        raise DipmedError(
+            f"the weights are for {weights.modality.upper()} images of {weights.ndim} dimensions, but this scan is "
+            f"{modality.upper()} in {ndim}; {HOW_TO}"
+        )
 
 
 _FOR_KSPACE = {

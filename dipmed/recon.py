@@ -19,7 +19,7 @@ from dipmed.dip import Observer, Progress, n_fits
 from dipmed.io.arrays import load_maps
 from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import Method, find_method, make_reconstructor
-from dipmed.prepare import ReconSettings, prepare, sampled_mask
+from dipmed.prepare import ReconSettings, check_weights, prepare, sampled_mask
 from dipmed.scan import (
     Complex64,
     DipmedError,
@@ -228,6 +228,7 @@ def reconstruct(
     config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device)
     settings.check_uncertainty(scan.modality, settings.ndim_for(scan))
+    check_weights(settings, [method.name], scan.modality, settings.ndim_for(scan))
     if isinstance(scan, KSpaceScan):
         check_fits(scan, settings)
     prepared = prepare(scan, settings)
@@ -243,7 +244,7 @@ def reconstruct(
         reconstructor = make_reconstructor(
             chosen,
             config,
-            options=None if interrupted else settings.method_options(),
+            options=None if interrupted else settings.fit_options(),
             noise_variance=job.noise_variance,
             A_final=job.A_final,
             ray_weights=job.ray_weights,

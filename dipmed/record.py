@@ -18,6 +18,7 @@ from dipmed.methods import METHODS
 from dipmed.recon import ReconSettings, ScanResult
 from dipmed.scan import KSpaceScan, ProjectionScan, Scan
 from dipmed.simulate import Simulation
+from dipmed.weights import PretrainedWeights
 
 _LISTED = ("name", "family", "summary", "suits", "citation", "deviations", "cost", "modalities")
 _RECORDED_PACKAGES = ("torch", "numpy", "scipy", "sigpy", "monai", "nibabel", "h5py", "ismrmrd", "twixtools")
@@ -142,10 +143,17 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "uncertainty": None
         if settings.uncertainty is None
         else {"kind": settings.uncertainty.kind, "samples": settings.uncertainty.samples},
+        "weights": _weights_record(settings.weights),
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
         "versions": versions(),
     }
+
+
+def _weights_record(weights: PretrainedWeights | None) -> dict[str, Any] | None:
+    if weights is None:
+        return None
+    return {name: getattr(weights, name) for name in ("modality", "ndim", "steps", "seed", "version")}
 
 
 def methods_record() -> dict[str, Any]:

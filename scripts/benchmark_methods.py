@@ -59,7 +59,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans and reference images")
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--methods", default=",".join(METHODS), help="rows to run")
+    untaught = [name for name, method in METHODS.items() if not method.takes_weights]
+    parser.add_argument("--methods", default=",".join(untaught), help="rows to run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--sweep", action="store_true", help="optimizers and rates, on the swept scans alone")

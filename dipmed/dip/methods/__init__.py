@@ -7,10 +7,12 @@ from dipmed.dip.methods.aseqdip import AutoencodingSequential
 from dipmed.dip.methods.conv_decoder import ConvDecoder
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
+from dipmed.dip.methods.edip import Educated
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
 from dipmed.dip.methods.self_guided import SelfGuided
 from dipmed.dip.methods.sgld import LangevinDynamics
+from dipmed.dip.methods.subspace import Subspace
 from dipmed.dip.methods.tada import Tada
 
 FIT_METHODS: dict[str, type[FitMethod]] = {
@@ -27,6 +29,8 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         DeepRandomProjector,
         ConvDecoder,
         LangevinDynamics,
+        Educated,
+        Subspace,
     )
 }
 """By their names on the command line."""

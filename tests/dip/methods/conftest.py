@@ -1,13 +1,19 @@
 """Scans that each method is tried on, small enough for a few dozen iterations a second."""
 
+import importlib.util
 import math
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dipmed.config import NetworkConfig
 from dipmed.nets import to_channels
 from operators import CartesianMRI, ConeBeam, FanBeam, Grid, SliceProjector, VolumeProjector, angles_over
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "pretrain.py"
 
 
 def _ellipsoid(grid):
@@ -70,3 +76,29 @@ def watch():
         return log
 
     return watched
+
+
+@pytest.fixture(scope="session")
+def pretraining():
+    """The script that pre-trains networks, as a module."""
+    specification = importlib.util.spec_from_file_location("pretrain", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["pretrain"] = module  # where its dataclass looks for its types
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def pretrained(pretraining):
+    """A small network after some seconds with synthetic images of 32 x 32 pixels."""
+    network = NetworkConfig(channels=(16, 16), skip_channels=8)
+    return pretraining.pretrain(pretraining.Settings(size=32, batch=2, steps=60, n_directions=20, network=network))
+
+
+@pytest.fixture(scope="session")
+def pretrained_for_ct(pretraining):
+    """The same for slices of CT."""
+    network = NetworkConfig(channels=(16, 16), skip_channels=8)
+    return pretraining.pretrain(
+        pretraining.Settings("ct", size=32, batch=2, steps=40, n_directions=20, network=network)
+    )

@@ -13,6 +13,7 @@ from dipmed.calib.projections import keep_views
 from dipmed.compare import compare, find_reference
 from dipmed.dip.methods import FIT_METHODS
 from dipmed.io import load, save_image
+from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings
 from dipmed.scan import ImageVolume
 
@@ -31,6 +32,8 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
     "sgld": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
+    "edip": ("ct", "iterations=50"),
+    "subspace": ("ct", "iterations=50"),
 }
 """The scan, and settings that make a fit short; a method without a line here fails."""
 
@@ -57,6 +60,8 @@ def disc(data_dir, tmp_path_factory):
 def test_a_fit_beats_the_direct_image(request, name):
     case, *sets = BUDGETS[name]
     scan, settings, reference, direct = request.getfixturevalue({"ct": "disc", "mri": "brain"}[case])
+    if find_method(name).takes_weights:
+        settings = replace(settings, weights=request.getfixturevalue("pretrained_for_ct"))
     rows = compare(scan, [direct, name], replace(settings, sets=tuple(sets)), reference=reference).rows
     before, after = rows
     assert after["psnr"] > before["psnr"] + 0.3
