@@ -5,6 +5,7 @@ from __future__ import annotations
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.aseqdip import AutoencodingSequential
 from dipmed.dip.methods.conv_decoder import ConvDecoder
+from dipmed.dip.methods.deep_decoder import DeepDecoder
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.edip import Educated
@@ -28,6 +29,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         DeepRED,
         DeepRandomProjector,
         ConvDecoder,
+        DeepDecoder,
         LangevinDynamics,
         Educated,
         Subspace,
