@@ -160,7 +160,7 @@ _IN_3D = NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16)
 _CT = FitConfig(
     inputs=("tv",),
     kspace_exponent=0.125,
-    tv_weight=1e-3,  # what TV finds is in the input already; at its own best weight the fit ends up at its image
+    tv_weight=1e-3,  # what TV finds is in the input already; with much more of it the fit is no better than TV
     nonnegative=True,
     iterations=400,
     data_consistency_steps=0,

@@ -5,7 +5,9 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig, find_preset
 from dipmed.dip import DeepImagePrior
+from dipmed.dip.inputs import first_image
 from dipmed.dip.problem import make_problem
+from dipmed.solvers import total_variation_image
 from operators import (
     ConeBeam,
     FanBeam,
@@ -79,6 +81,17 @@ def test_input_images_of_line_integrals_are_made_without_a_filter_from_fitted_vi
     held_out = problem.held_out_mask
     changed = problem_of(torch.where(held_out, 1.1 * A(truth), A(truth)))
     torch.testing.assert_close(changed.for_input()[1] / changed.scale, data / problem.scale)
+
+
+def test_the_input_of_few_views_has_converged(few_views):
+    _, filtered, truth = few_views
+    A = SliceProjector(filtered.projector.grid, FanBeam(angles_over(6, 1.5 * math.pi), 60, 2.0, 100.0, 200.0))
+    generator = torch.Generator().manual_seed(0)
+    problem = make_problem(A(truth), A, kspace_exponent=0.125, held_out=None, noise_variance=None, generator=generator)
+    lam = find_preset("ct-2d").variation_weight
+    found = first_image("tv", problem, find_preset("ct-2d"), generator)
+    converged, _ = total_variation_image(*problem.for_input(), lam, coupling=lam, max_iter=250, inner=6, tol=1e-5)
+    assert float((found - converged).norm() / converged.norm()) < 0.012
 
 
 def test_views_that_are_given_back_renew_the_input(few_views):
