@@ -9,6 +9,7 @@ from dipmed.dip.methods.deep_decoder import DeepDecoder
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.edip import Educated
+from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
 from dipmed.dip.methods.self_guided import SelfGuided
@@ -29,6 +30,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         DeepRED,
         DeepRandomProjector,
         ConvDecoder,
+        Implicit,
         DeepDecoder,
         LangevinDynamics,
         Educated,
