@@ -79,6 +79,10 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Pre-trained weights, .safetensors, for the methods that start from some."),
 ]
+GuideOption = Annotated[
+    Path | None,
+    typer.Option("--reference-image", metavar="FILE", help="Similar image on the scan's grid, for reference-guided."),
+]
 StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
 WatchOption = Annotated[
     str | None,
@@ -154,6 +158,7 @@ def recon(
     weights: WeightsOption = None,
     undersample: UndersampleOption = None,
     mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
+    reference_image: GuideOption = None,
     maps: MapsOption = "espirit",
     map_sets: SetsOption = 1,
     coils: CoilsOption = None,
@@ -198,6 +203,7 @@ def recon(
         weights=_load_weights(weights),
         undersample=undersample,
         mask=mask,
+        reference_image=reference_image,
         maps=maps,
         map_sets=map_sets,
         n_coils=coils,
@@ -314,6 +320,7 @@ def compare(
     iterations: IterationsOption = None,
     sets: SetOption = None,
     weights: WeightsOption = None,
+    reference_image: GuideOption = None,
     maps: MapsOption = "espirit",
     map_sets: SetsOption = 1,
     coils: CoilsOption = None,
@@ -349,6 +356,7 @@ def compare(
         sets=tuple(sets or ()),
         weights=_load_weights(weights),
         undersample=undersample,
+        reference_image=reference_image,
         maps=maps,
         map_sets=map_sets,
         n_coils=coils,

@@ -17,10 +17,11 @@ from dipmed.calib.helix import rebin_helix
 from dipmed.calib.readout import split_readout
 from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
+from dipmed.guides import check_guide, load_guides
 from dipmed.io.images import load_image
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
-from dipmed.recon import Job, check_fits, jobs, resolve_device
+from dipmed.recon import Job, check_fits, job_options, jobs, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
     NonCartesianMRI,
@@ -100,6 +101,7 @@ def compare(
     if not found:
         raise DipmedError("name at least one method to compare")
     check_weights(settings, [method.name for method in found], scan.modality, settings.ndim_for(scan))
+    check_guide(settings, found)
     if settings.split_readout and isinstance(scan, KSpaceScan):
         # one slice is compared, so there is nothing that slices could share
         scan, settings = split_readout(scan), replace(settings, split_readout=False)
@@ -114,13 +116,15 @@ def compare(
             check_fits(scan, replace(settings, method=method.name))
     device = resolve_device(settings.device)
     start = time.perf_counter()
-    job = next(jobs(prepare(scan, settings), settings, device))
+    prepared = prepare(scan, settings)
+    job = next(jobs(prepared, settings, device))
+    guides = load_guides(scan, prepared, settings)
     calibration = time.perf_counter() - start
     rows, images = [], {}
     for method in found:
         if on_method is not None:
             on_method(method.name)
-        row, image = _run(method.name, job, scan, settings, target, support)
+        row, image = _run(method.name, job, guides, scan, settings, target, support)
         row["seconds"] = row["seconds_fit"] + calibration
         rows.append(row)
         images[method.name] = image
@@ -159,6 +163,7 @@ def _to_score(image: NDArray[Any]) -> NDArray[np.float32]:
 def _run(
     name: str,
     job: Job,
+    guides: NDArray[Any] | None,
     scan: Scan,
     settings: ReconSettings,
     reference: NDArray[np.float32],
@@ -172,7 +177,7 @@ def _run(
     reconstructor = make_reconstructor(
         method,
         config,
-        options=settings.fit_options(),
+        options=job_options(settings, job, guides),
         noise_variance=job.noise_variance,
         A_final=job.A_final,
         ray_weights=job.ray_weights,

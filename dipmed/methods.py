@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -48,6 +48,11 @@ class Method:
     def takes_weights(self) -> bool:
         """Whether it starts from pre-trained weights."""
         return self.fit is not None and issubclass(self.fit, WarmStart)
+
+    @property
+    def takes_guide(self) -> bool:
+        """Whether it has a similar image as an option."""
+        return self.fit is not None and "guide" in {field.name for field in fields(self.fit)}
 
     def configure(self, preset: FitConfig, modality: str) -> FitConfig:
         """The settings that this method makes of a preset."""

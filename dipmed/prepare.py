@@ -70,6 +70,8 @@ class ReconSettings:
         Attenuation of water in 1/mm for them; None for what the scan says.
     uncertainty
         Way to a map of the standard deviation beside the image; None for no map.
+    reference_image
+        File of a similar image on the grid of the scan, for the method ``reference-guided``.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
@@ -94,6 +96,7 @@ class ReconSettings:
     hounsfield: bool = False
     water: float | None = None
     uncertainty: Uncertainty | None = None
+    reference_image: Path | None = None
     device: str = "auto"
 
     def ndim_for(self, scan: Scan) -> int:

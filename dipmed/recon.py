@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dipmed.calib.coils import CALIBRATION_WIDTH, MAP_METHODS, VolumeReference, estimate_maps, volume_reference
@@ -16,6 +18,7 @@ from dipmed.calib.projections import ray_weights
 from dipmed.calib.trajectory import central_kspace
 from dipmed.config import FitConfig
 from dipmed.dip import Observer, Progress, n_fits
+from dipmed.guides import check_guide, load_guides
 from dipmed.io.arrays import load_maps
 from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import Method, find_method, make_reconstructor
@@ -225,6 +228,7 @@ def reconstruct(
     """
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
+    check_guide(settings, [method])
     config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device)
     settings.check_uncertainty(scan.modality, settings.ndim_for(scan))
@@ -232,6 +236,7 @@ def reconstruct(
     if isinstance(scan, KSpaceScan):
         check_fits(scan, settings)
     prepared = prepare(scan, settings)
+    guides = load_guides(scan, prepared, settings)
     parts: list[Reconstruction] = []
     n_images = _n_frames(prepared) * prepared.n_slices
     interrupted = False
@@ -244,7 +249,7 @@ def reconstruct(
         reconstructor = make_reconstructor(
             chosen,
             config,
-            options=None if interrupted else settings.fit_options(),
+            options=None if interrupted else job_options(settings, job, guides),
             noise_variance=job.noise_variance,
             A_final=job.A_final,
             ray_weights=job.ray_weights,
@@ -283,6 +288,14 @@ def reconstruct(
         notes=notes,
         std=std,
     )
+
+
+def job_options(settings: ReconSettings, job: Job, guides: NDArray[Any] | None) -> dict[str, Any]:
+    """Options of the method for one image, with the similar image where the method takes one."""
+    options = settings.fit_options()
+    if guides is not None and find_method(settings.method).takes_guide:
+        options["guide"] = torch.from_numpy(np.ascontiguousarray(guides[job.slice][None]))
+    return options
 
 
 def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:

@@ -131,6 +131,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "device": result.device,
         "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
         "undersample": settings.undersample,
+        "reference_image": settings.reference_image is not None,
         "split_readout": settings.split_readout,
         "rebin": settings.rebin,
         "poisson": settings.poisson,

@@ -12,6 +12,7 @@ from dipmed.dip.methods.edip import Educated
 from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
+from dipmed.dip.methods.reference_guided import ReferenceGuided
 from dipmed.dip.methods.self_guided import SelfGuided
 from dipmed.dip.methods.sgld import LangevinDynamics
 from dipmed.dip.methods.subspace import Subspace
@@ -26,6 +27,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         AutoencodingSequential,
         Tada,
         SelfGuided,
+        ReferenceGuided,
         TotalVariation,
         DeepRED,
         DeepRandomProjector,

@@ -27,6 +27,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "aseqdip": ("ct", "iterations=50", *SMALL_NETWORK),
     "tada": ("ct", "iterations=100", *SMALL_NETWORK),
     "self-guided": ("ct", "iterations=30", *SMALL_NETWORK),
+    "reference-guided": ("mri", "iterations=100", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
@@ -58,12 +59,24 @@ def disc(data_dir, tmp_path_factory):
     return scan, settings, str(file), "fbp"
 
 
+@pytest.fixture(scope="module")
+def other_contrast(brain, tmp_path_factory):
+    """The same head, with dark and bright tissue closer to each other."""
+    scan, settings, *_ = brain
+    target, support = find_reference(scan, settings, "full")
+    file = tmp_path_factory.mktemp("brain") / "other.npz"
+    save_image(ImageVolume(np.sqrt(target * support)[:, :, None], np.eye(4)), file)
+    return file
+
+
 @pytest.mark.parametrize("name", FIT_METHODS)
 def test_a_fit_beats_the_direct_image(request, name):
     case, *sets = BUDGETS[name]
     scan, settings, reference, direct = request.getfixturevalue({"ct": "disc", "mri": "brain"}[case])
     if find_method(name).takes_weights:
         settings = replace(settings, weights=request.getfixturevalue("pretrained_for_ct"))
+    if name == "reference-guided":
+        settings = replace(settings, reference_image=request.getfixturevalue("other_contrast"))
     rows = compare(scan, [direct, name], replace(settings, sets=tuple(sets)), reference=reference).rows
     before, after = rows
     assert after["psnr"] > before["psnr"] + 0.3
