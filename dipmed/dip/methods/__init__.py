@@ -8,6 +8,7 @@ from dipmed.dip.methods.conv_decoder import ConvDecoder
 from dipmed.dip.methods.deep_decoder import DeepDecoder
 from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
+from dipmed.dip.methods.double_over import DoubleOverparameterisation
 from dipmed.dip.methods.edip import Educated
 from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
@@ -37,6 +38,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         LangevinDynamics,
         Educated,
         Subspace,
+        DoubleOverparameterisation,
     )
 }
 """By their names on the command line."""

@@ -34,6 +34,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "implicit": ("ct", "iterations=200", "adam_rate=1e-3", "channels=64", "layers=4", "frequencies=64"),
     "deep-decoder": ("ct", "iterations=200", "channels=64", "layers=5"),
     "sgld": ("ct", "iterations=150", *SMALL_NETWORK),
+    "double-overparameterisation": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-random-projector": ("ct", "iterations=80"),
     "edip": ("ct", "iterations=50"),
     "subspace": ("ct", "iterations=50"),
