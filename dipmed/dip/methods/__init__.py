@@ -14,6 +14,7 @@ from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
 from dipmed.dip.methods.reference_guided import ReferenceGuided
+from dipmed.dip.methods.self_diffusion import SelfDiffusion
 from dipmed.dip.methods.self_guided import SelfGuided
 from dipmed.dip.methods.sgld import LangevinDynamics
 from dipmed.dip.methods.subspace import Subspace
@@ -29,6 +30,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         Tada,
         SelfGuided,
         ReferenceGuided,
+        SelfDiffusion,
         TotalVariation,
         DeepRED,
         DeepRandomProjector,

@@ -28,6 +28,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "tada": ("ct", "iterations=100", *SMALL_NETWORK),
     "self-guided": ("ct", "iterations=30", *SMALL_NETWORK),
     "reference-guided": ("mri", "iterations=100", *SMALL_NETWORK),
+    "self-diffusion": ("ct", "iterations=150", "self-diffusion.stages=10", *SMALL_NETWORK),
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
