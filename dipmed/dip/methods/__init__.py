@@ -10,6 +10,7 @@ from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.double_over import DoubleOverparameterisation
 from dipmed.dip.methods.edip import Educated
+from dipmed.dip.methods.frequency_regularised import FrequencyRegularised
 from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
 from dipmed.dip.methods.random_projector import DeepRandomProjector
@@ -35,6 +36,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         DeepRED,
         DeepRandomProjector,
         ConvDecoder,
+        FrequencyRegularised,
         Implicit,
         DeepDecoder,
         LangevinDynamics,

@@ -32,6 +32,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "dip-tv": ("ct", "iterations=150", *SMALL_NETWORK),
     "deep-red": ("ct", "iterations=150", "adam_rate=3e-3", *SMALL_NETWORK),
     "conv-decoder": ("ct", "iterations=200", "channels=32", "layers=6"),
+    "frequency-regularised": ("ct", "iterations=250", "channels=32", "layers=5"),
     "implicit": ("ct", "iterations=200", "adam_rate=1e-3", "channels=64", "layers=4", "frequencies=64"),
     "deep-decoder": ("ct", "iterations=200", "channels=64", "layers=5"),
     "sgld": ("ct", "iterations=150", *SMALL_NETWORK),
