@@ -10,6 +10,7 @@ from dipmed.dip.methods.deep_red import DeepRED
 from dipmed.dip.methods.dip_input import ImageInput
 from dipmed.dip.methods.double_over import DoubleOverparameterisation
 from dipmed.dip.methods.edip import Educated
+from dipmed.dip.methods.eye_surgeon import OptimalEyeSurgeon
 from dipmed.dip.methods.frequency_regularised import FrequencyRegularised
 from dipmed.dip.methods.implicit import Implicit
 from dipmed.dip.methods.plain import Default, TotalVariation, Vanilla
@@ -43,6 +44,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         Educated,
         Subspace,
         DoubleOverparameterisation,
+        OptimalEyeSurgeon,
     )
 }
 """By their names on the command line."""

@@ -49,6 +49,12 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "deep-decoder": ("ct", "iterations=200", "deep-decoder.channels=64", "deep-decoder.layers=5"),
     "sgld": ("ct", "iterations=150", *SMALL_NETWORK),
     "double-overparameterisation": ("ct", "iterations=150", *SMALL_NETWORK),
+    "optimal-eye-surgeon": (
+        "ct",
+        "iterations=150",
+        "optimal-eye-surgeon.mask_steps=60",
+        "optimal-eye-surgeon.channels=16,32,32",
+    ),
     "deep-random-projector": ("ct", "iterations=80"),
     "edip": ("ct", "iterations=50"),
     "subspace": ("ct", "iterations=50"),
