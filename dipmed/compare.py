@@ -19,7 +19,7 @@ from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.images import load_image
-from dipmed.methods import find_method, make_reconstructor
+from dipmed.methods import Method, find_method, make_reconstructor
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
 from dipmed.recon import Job, check_fits, job_options, jobs, resolve_device
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
@@ -97,7 +97,7 @@ def compare(
     if settings.rebin and isinstance(scan, ProjectionScan):
         scan, settings = rebin_helix(scan), replace(settings, rebin=False)
     names = _default_methods(scan) if methods is None else methods
-    found = [find_method(name, scan.modality) for name in names]
+    found = [_method_of_one_image(name, scan) for name in names]
     if not found:
         raise DipmedError("name at least one method to compare")
     check_weights(settings, [method.name for method in found], scan.modality, settings.ndim_for(scan))
@@ -130,6 +130,13 @@ def compare(
         images[method.name] = image
     first = 0 if settings.slices is None else settings.slices[0]
     return Comparison(rows, images, target, _data_left(scan, settings), first)
+
+
+def _method_of_one_image(name: str, scan: Scan) -> Method:
+    method = find_method(name, scan.modality)
+    if method.takes_series:
+        raise DipmedError(f"{name} fits a series of frames, but one image is compared; use `dipmed recon`")
+    return method
 
 
 def _default_methods(scan: Scan) -> list[str]:

@@ -45,6 +45,11 @@ class Method:
         return self.fit is not None
 
     @property
+    def takes_series(self) -> bool:
+        """Whether it fits all frames of a slice together."""
+        return self.fit is not None and self.fit.takes_series
+
+    @property
     def takes_weights(self) -> bool:
         """Whether it starts from pre-trained weights."""
         return self.fit is not None and issubclass(self.fit, WarmStart)

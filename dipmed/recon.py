@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dipmed.guides import check_guide, load_guides
 from dipmed.io.arrays import load_maps
 from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import Method, find_method, make_reconstructor
-from dipmed.prepare import ReconSettings, check_weights, prepare, sampled_mask
+from dipmed.prepare import ReconSettings, check_weights, join_frames, prepare, sampled_mask
 from dipmed.scan import (
     Complex64,
     DipmedError,
@@ -36,6 +36,7 @@ from dipmed.scan import (
 )
 from operators import (
     CartesianMRI,
+    Frames,
     LinearOperator,
     MRIOperator,
     NonCartesianMRI,
@@ -118,6 +119,26 @@ def jobs(scan: Scan, settings: ReconSettings, device: torch.device) -> Iterator[
         yield from _projection_jobs(scan, settings, device)
 
 
+def _series_jobs(scan: Scan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the slices of a prepared scan, all frames of each in one job.
+
+    Raises
+    ------
+    DipmedError
+        When there is one frame alone, or a map of the standard deviation is asked for.
+    """
+    if _n_frames(scan) < 2:
+        raise DipmedError(f"{settings.method} fits a series of frames, and this scan has one; choose another method")
+    if settings.uncertainty is not None:
+        raise DipmedError(f"{settings.method} gives no map of the standard deviation; leave it out")
+    found = list(jobs(scan, settings, device))
+    for index in range(scan.n_slices):
+        frames = [job for job in found if job.slice == index]
+        A = Frames([job.A for job in frames if isinstance(job.A, MRIOperator)])
+        y = torch.stack([job.y for job in frames], 1)
+        yield Job(0, index, y, A, None, frames[0].noise_variance)
+
+
 def _projection_jobs(scan: ProjectionScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
     """Yield the slices, all of which share one operator, or the one volume."""
     A: SliceProjector | VolumeProjector
@@ -134,6 +155,8 @@ def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device
     if settings.map_sets > 1 and settings.maps != "espirit":
         raise DipmedError("several sets of maps are found by --maps espirit; a file holds one set")
     from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan, settings)
+    if from_file is None and find_method(settings.method).takes_series:
+        from_file = _maps_of_all_frames(scan, settings)
     variance = None
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
@@ -191,6 +214,24 @@ def _along_trajectory(
     return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
 
 
+def _maps_of_all_frames(scan: KSpaceScan, settings: ReconSettings) -> Complex64:
+    """Maps ``(slice, [set,] coil, x, y[, z])`` from the samples of all frames: one network can show one phase only."""
+    joined = None if scan.trajectory is None else join_frames(scan)
+    maps = []
+    for index in range(scan.n_slices):
+        if joined is not None:
+            y, mask = central_kspace(
+                joined.kspace[0, index], _positions(joined, 0).numpy(), scan.image_shape, CALIBRATION_WIDTH
+            )
+        else:
+            times = sampled_mask(scan)[:, index].sum(axis=0)
+            y, mask = scan.kspace[:, index].sum(axis=0) / np.maximum(times, 1).astype(np.float32), times > 0
+        calibration = None if scan.calibration is None else scan.calibration[0, index]
+        found = estimate_maps(y, mask, settings.maps, calibration=calibration, n_sets=settings.map_sets)
+        maps.append(found.cropped)
+    return np.stack(maps)
+
+
 def _positions(scan: KSpaceScan, frame: int) -> Tensor:
     """Positions of the samples of a frame, ``(sample, dimension)``."""
     assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
@@ -238,13 +279,13 @@ def reconstruct(
     prepared = prepare(scan, settings)
     guides = load_guides(scan, prepared, settings)
     parts: list[Reconstruction] = []
-    n_images = _n_frames(prepared) * prepared.n_slices
+    n_images = prepared.n_slices * (1 if method.takes_series else _n_frames(prepared))
     interrupted = False
-    for number, job in enumerate(jobs(prepared, settings, device)):
+    for number, job in enumerate((_series_jobs if method.takes_series else jobs)(prepared, settings, device)):
         report = None if progress is None else _for_image(progress, number, n_images)
         chosen = find_method(_FALLBACK[scan.modality]) if interrupted else method
-        if isinstance(job.A, MRIOperator) and not bool(job.A.maps.any()):
-            parts.append(_empty(job, method.name))
+        if _sees_nothing(job.A):
+            parts += _by_frame(_empty(job, method.name), job.A)
             continue
         reconstructor = make_reconstructor(
             chosen,
@@ -257,8 +298,10 @@ def reconstruct(
             observer=observer,
             uncertainty=settings.uncertainty,
         )
-        parts.append(reconstructor(job.y, job.A))
+        parts += _by_frame(reconstructor(job.y, job.A), job.A)
         interrupted = interrupted or parts[-1].stop.rule == "interrupted"
+    if method.takes_series:  # all frames of a slice lie together, but a volume is put together frame by frame
+        parts = [part for frame in range(_n_frames(prepared)) for part in parts[frame :: _n_frames(prepared)]]
     total = time.perf_counter() - start
     fit_seconds = sum(part.seconds for part in parts)
     notes = scan.notes
@@ -318,6 +361,18 @@ def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
     elif scan.n_slices > 1:
         advice += ", or take fewer --slices"
     check_memory(needed, f"{method.name} of {scan.n_coils} coils of {sizes}", advice)
+
+
+def _sees_nothing(A: LinearOperator) -> bool:
+    operators = A.operators if isinstance(A, Frames) else (A,)
+    return not any(bool(one.maps.any()) if isinstance(one, MRIOperator) else True for one in operators)
+
+
+def _by_frame(part: Reconstruction, A: LinearOperator) -> list[Reconstruction]:
+    """Take the result of a series apart; each frame has its share of the time."""
+    if not isinstance(A, Frames):
+        return [part]
+    return [replace(part, image=image, seconds=part.seconds / len(A.operators)) for image in A.images_of(part.image)]
 
 
 def _empty(job: Job, method: str) -> Reconstruction:

@@ -16,6 +16,7 @@ from operators.errors import DipmedError, ShapeError
 from operators.fbp import filtered_back_projection
 from operators.fdk import feldkamp
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
+from operators.frames import Frames
 from operators.image import Identity, ImageMask
 from operators.noise import add_noise
 from operators.noncartesian import MRIOperator, NonCartesianMRI
@@ -38,6 +39,7 @@ __all__ = [
     "FilteredProjector",
     "FiniteDifferences",
     "FourierTransform",
+    "Frames",
     "Grid",
     "Identity",
     "ImageMask",

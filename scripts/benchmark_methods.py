@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans and reference images")
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    untaught = [name for name, method in METHODS.items() if not method.takes_weights]
+    untaught = [name for name, method in METHODS.items() if not (method.takes_weights or method.takes_series)]
     parser.add_argument("--methods", default=",".join(untaught), help="rows to run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--iterations", type=int, default=400)

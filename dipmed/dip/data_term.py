@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dipmed.config import DataLoss
-from operators import CartesianMRI, ImageMask, LinearOperator
+from operators import CartesianMRI, Frames, ImageMask, LinearOperator
 
 
 class DataTerm(Protocol):
@@ -119,6 +120,36 @@ class AbsoluteTerm:
         return (sizes if self.weights is None else sizes * self.weights).sum()
 
 
+class SeriesTerm:
+    """The sum of the misfits of frames, each against its own data.
+
+    Parameters
+    ----------
+    terms
+        Of the frames.
+    n_sets
+        Images of each frame, which lie beside each other in ``(batch, frame · set, x, y[, z])``.
+    """
+
+    def __init__(self, terms: Sequence[DataTerm], n_sets: int) -> None:
+        self.terms = tuple(terms)
+        self.n_sets = n_sets
+        self.energy = torch.stack([term.energy for term in self.terms]).sum()
+
+    def of_frames(self, frames: Sequence[int]) -> SeriesTerm:
+        """Return the misfit of a few of the frames, of a series that holds these alone."""
+        return SeriesTerm([self.terms[frame] for frame in frames], self.n_sets)
+
+    def value(self, x: Tensor) -> Tensor:
+        pairs = zip(self.terms, torch.split(x, self.n_sets, 1), strict=True)
+        return torch.stack([term.value(image) for term, image in pairs]).sum()
+
+    def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = zip(self.terms, torch.split(x, self.n_sets, 1), strict=True)
+        values, gradients = zip(*(term.gradient(image) for term, image in pairs), strict=True)
+        return torch.stack(values).sum(), torch.cat(gradients, 1)
+
+
 def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Real part of ``⟨a, b⟩``, summed in another precision where one is given."""
     if not a.is_complex():
@@ -128,6 +159,9 @@ def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None, loss: DataLoss = "squares") -> DataTerm:
     """Choose the cheaper form: on a grid of k-space and for voxels the residual costs no more, and it is exact."""
+    if isinstance(A, Frames):
+        pairs = zip(A.operators, A.data_of(y), strict=True)
+        return SeriesTerm([make_data_term(frame, data, weights, loss) for frame, data in pairs], A.n_sets)
     if loss == "absolute":
         return AbsoluteTerm(A, y, weights)
     if weights is not None or isinstance(A, CartesianMRI | ImageMask):

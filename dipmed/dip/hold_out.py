@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dipmed.scan import DipmedError
-from operators import CartesianMRI, FilteredProjector, ImageMask, LinearOperator, MRIOperator, NonCartesianMRI
+from operators import CartesianMRI, FilteredProjector, Frames, ImageMask, LinearOperator, MRIOperator, NonCartesianMRI
 
-WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask
+WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask | Frames
 """Operators whose locations can be seen one by one; their norm is 1 or a little less."""
 
 _CORE = 8
@@ -45,7 +45,7 @@ def hold_out(
     return held_out.to(A.device), fitted, measured
 
 
-def _core(A: MRIOperator | FilteredProjector | ImageMask) -> Tensor:
+def _core(A: MRIOperator | FilteredProjector | ImageMask | Frames) -> Tensor:
     """Locations without which no image has a brightness: the middle of k-space, but no view of a CT scan, no voxel."""
     core = torch.ones_like(A.mask, device="cpu")
     if isinstance(A, FilteredProjector | ImageMask):

@@ -44,6 +44,8 @@ class FitMethod:
         How this port differs from the publication; empty where it does not.
     cost
         Seconds of an iteration relative to that of ``dip-vanilla``, about.
+    takes_series
+        Whether it fits all frames of a slice together, as `dipmed.operators.Frames`.
     modalities
         Scans that it is for: ``"mri"``, ``"ct"``.
     changes, ct_changes
@@ -58,6 +60,7 @@ class FitMethod:
     deviations: ClassVar[str] = ""
     cost: ClassVar[float] = 1.0
     modalities: ClassVar[tuple[str, ...]] = ("mri", "ct")
+    takes_series: ClassVar[bool] = False
     changes: ClassVar[Mapping[str, Any]] = {}
     ct_changes: ClassVar[Mapping[str, Any]] = {}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dipmed.calib.noise import outermost_noise_level
 from dipmed.scan import DipmedError
-from operators import CartesianMRI, FilteredProjector, ImageMask, LinearOperator, NonCartesianMRI
+from operators import CartesianMRI, FilteredProjector, Frames, ImageMask, LinearOperator, NonCartesianMRI
 
 _GAUSSIAN_MEDIAN = 0.6745
 """Median of the magnitude of a standard normal number."""
@@ -46,6 +46,8 @@ class Noise:
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw noise of the data, one element of the range, and the line integrals behind it, if there are any."""
         A = self.A
+        if isinstance(A, Frames):
+            return torch.stack([Noise(frame, self.level).draw(generator)[0] for frame in A.operators], 1), None
         raw = self.level * A.range.randn(generator=generator, device=A.device)
         if isinstance(A, FilteredProjector):
             if A.ray_weights is not None:
@@ -62,6 +64,8 @@ class Noise:
         if isinstance(A, FilteredProjector):
             generator = torch.Generator().manual_seed(0)
             return sum(float(self.draw(generator)[0].square().sum()) for _ in range(_DRAWS)) / _DRAWS
+        if isinstance(A, Frames):
+            return sum(Noise(frame, self.level).energy for frame in A.operators)
         if isinstance(A, NonCartesianMRI):
             numbers = float(A.weights.sum()) * A.range.shape[0]
         elif isinstance(A, CartesianMRI | ImageMask):

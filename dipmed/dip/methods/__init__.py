@@ -21,6 +21,7 @@ from dipmed.dip.methods.self_guided import SelfGuided
 from dipmed.dip.methods.sgld import LangevinDynamics
 from dipmed.dip.methods.subspace import Subspace
 from dipmed.dip.methods.tada import Tada
+from dipmed.dip.methods.time_dependent import TimeDependent
 
 FIT_METHODS: dict[str, type[FitMethod]] = {
     method.name: method
@@ -45,6 +46,7 @@ FIT_METHODS: dict[str, type[FitMethod]] = {
         Subspace,
         DoubleOverparameterisation,
         OptimalEyeSurgeon,
+        TimeDependent,
     )
 }
 """By their names on the command line."""
