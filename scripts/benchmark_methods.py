@@ -3,7 +3,9 @@
 Run as ``DIPMED_DATA=DIR python scripts/benchmark_methods.py --json FILE --work FOLDER``. With ``--sweep`` each
 fit runs at several rates of Muon and of Adam on two tuning scans; without, at the best of them where the file
 knows it. One line of JSON a row: rows that the file holds are not run again. Each runs in a process of its own on one
-core, ``--jobs`` of them at a time. `scripts/render_methods.py` makes tables and plots of the file.
+core, ``--jobs`` of them at a time. ``WORK/mri.safetensors`` and ``WORK/ct.safetensors``, made by `scripts/pretrain.py`,
+are the weights of the methods that start from some; their networks have the sizes of those files.
+`scripts/render_methods.py` makes tables and plots of the rows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from benchmark_cases import CASES, prepare_case
 from dipmed.methods import METHODS
 
 NETWORK = ("network.channels=32,32,32,32", "network.skip_channels=8", "network.up_channels=16")
+WATCH = "watch=windowed-variance,exponential-variance,spectral-band"
+"""Rules that say of each run what they would have chosen; those that need data of their own are left out."""
+
 SWEPT_CASES = {"mri": "brain8-R4", "ct": "htc-30"}
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "": (),
@@ -142,11 +147,15 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
     from dataclasses import replace
 
     from dipmed.compare import compare
+    from dipmed.io.weights_file import load_weights
 
     prepared = prepare_case(task.case, work)
-    network = () if "network" in METHODS[task.method].fit.changes else NETWORK
-    sets = (*network, f"iterations={task.iterations}", f"seed={task.seed}", *OPTIMIZERS[task.optimizer])
-    settings = replace(prepared.settings, sets=sets)
+    method = METHODS[task.method]
+    network = () if "network" in method.fit.changes or method.takes_weights else NETWORK
+    sets = (*network, f"iterations={task.iterations}", f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
+    file = work / f"{modality_of(task.case)}.safetensors"
+    weights = load_weights(file) if method.takes_weights and file.exists() else None
+    settings = replace(prepared.settings, sets=sets, weights=weights)
     return compare(prepared.scan, [task.method], settings, reference=prepared.reference).rows[0]
 
 
