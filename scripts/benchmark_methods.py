@@ -34,7 +34,6 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "": (),
     "muon-0.01": ("optimizer=muon", "rate=0.01"),
     "muon-0.03": ("optimizer=muon", "rate=0.03"),
-    "adam-0.001": ("optimizer=adam", "adam_rate=0.001"),
     "adam-0.005": ("optimizer=adam", "adam_rate=0.005"),
 }
 WEIGHTS = {

@@ -19,6 +19,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from dipmed.config import FitConfig
+from dipmed.methods import METHODS
+
 Row = dict[str, Any]
 NAMED_IN_PLOTS = ("dip", "dip-vanilla", "dip-tv", "aseqdip", "self-guided", "tada", "conv-decoder", "edip")
 
@@ -112,7 +115,7 @@ def case_table(case: str, rows: list[Row]) -> str:
             lines.append(f"| {name} | | {group[0]['error']} | | | | | | |")
             continue
         oracles = [value for value in map(best_of, group) if value is not None]
-        optimizer = group[0]["task"]["optimizer"] or ("" if not is_fit(group[0]) else "its own")
+        optimizer = _rates(group[0]) if is_fit(group[0]) else ""
         spread = statistics.pstdev([row["psnr"] for row in group]) if len(group) > 1 else None
         psnr = text(mean(group, "psnr")) + (f" ± {spread:.2f}" if spread is not None else "")
         cells = (
@@ -207,16 +210,26 @@ def optimizer_table(swept: list[Row], table: list[Row]) -> str:
     for (case, method), tried in groups.items():
         best = {}
         for kind in ("muon", "adam"):
-            of_kind = [row for row in tried if row["task"]["optimizer"].startswith(kind)]
+            of_kind = [row for row in tried if _rates(row).startswith(kind)]
             best[kind] = max(of_kind, key=lambda row: row["psnr"], default=None)
         muon, adam = best["muon"], best["adam"]
         if muon is None or adam is None:
             continue
-        rates = [f"{row['task']['optimizer'].split('-', 1)[1]}, {row['psnr']:.2f}" for row in (muon, adam)]
+        rates = [f"{_rates(row).split('-', 1)[1]}, {row['psnr']:.2f}" for row in (muon, adam)]
         reached = [_reached(row, targets.get(case)) for row in (muon, adam)]
         cells = (case, method, *rates, f"{muon['psnr'] - adam['psnr']:+.2f}", *reached)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _rates(row: Row) -> str:
+    """Optimizer and rate of a fit, by the sweep or the method's own."""
+    if row["task"]["optimizer"]:
+        return str(row["task"]["optimizer"])
+    fit = METHODS[row["task"]["method"]].fit
+    assert fit is not None  # noqa: S101  # a classical method has no rates
+    config = fit.configure(FitConfig(), "mri")
+    return f"{config.optimizer}-{config.rate if config.optimizer == 'muon' else config.adam_rate:g}"
 
 
 def _classical_best(rows: list[Row]) -> float | None:
