@@ -68,6 +68,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--sweep", action="store_true", help="optimizers and rates, on the swept scans alone")
+    parser.add_argument(
+        "--optimizers", default=",".join(OPTIMIZERS), help="of the sweep; an empty name for a method's own"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ def main() -> None:
     done = {Task(**row["task"]) for row in rows}
     methods = chosen.methods.split(",")
     if chosen.sweep:
-        wanted = sweep_tasks(methods, chosen.iterations)
+        wanted = sweep_tasks(chosen.cases.split(","), methods, chosen.optimizers.split(","), chosen.iterations)
     else:
         wanted = table_tasks(rows, chosen.cases.split(","), methods, chosen.seeds, chosen.iterations)
     tasks = [task for task in wanted if task not in done]
@@ -91,12 +94,13 @@ def main() -> None:
             print(describe(row), flush=True)
 
 
-def sweep_tasks(methods: Iterable[str], iterations: int) -> Iterator[Task]:
+def sweep_tasks(cases: list[str], methods: list[str], optimizers: Iterable[str], iterations: int) -> Iterator[Task]:
     """Every fit with every optimizer, on one scan of each kind."""
-    for name in methods:
+    for optimizer in optimizers:
         for modality, case in SWEPT_CASES.items():
-            if METHODS[name].is_fit and modality in METHODS[name].modalities:
-                yield from (Task(case, name, 0, iterations, optimizer) for optimizer in OPTIMIZERS)
+            for name in methods if case in cases else ():
+                if METHODS[name].is_fit and modality in METHODS[name].modalities:
+                    yield Task(case, name, 0, iterations, optimizer)
 
 
 def table_tasks(

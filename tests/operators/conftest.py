@@ -23,6 +23,7 @@ from operators import (
     FilteredProjector,
     FiniteDifferences,
     FourierTransform,
+    Frames,
     Grid,
     Identity,
     ImageMask,
@@ -141,6 +142,18 @@ def two_sets(make: Maker) -> Maker:
     return make_two
 
 
+def frames(make: Maker) -> Maker:
+    """A series of three frames, each sampled in its own way."""
+
+    def make_frames(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+        first = make(matrix, dtype, seed)
+        assert isinstance(first, CartesianMRI | NonCartesianMRI)  # the operators that a series is made of
+        others = [first.with_mask(first.mask.roll(step, 0)) for step in (1, 2)]
+        return Frames([first, *others])
+
+    return make_frames
+
+
 def off_resonance(make: Maker) -> Maker:
     """The same encoding over a field of up to 100 Hz, within 10 ms."""
 
@@ -237,6 +250,9 @@ CASES = (
     Case("mri along a trajectory, finufft", NonCartesianMRI, non_cartesian("finufft"), least=2, normal_error=1e-5),
     Case("mri of two sets", CartesianMRI, two_sets(cartesian)),
     Case("along a trajectory, two sets", NonCartesianMRI, two_sets(non_cartesian("sigpy")), least=2, normal_error=1e-4),
+    Case("frames", Frames, frames(cartesian)),
+    Case("frames of two sets", Frames, frames(two_sets(cartesian))),
+    Case("frames along a trajectory", Frames, frames(non_cartesian("sigpy")), least=2, normal_error=1e-4),
     Case("off-resonance", OffResonance, off_resonance(cartesian)),
     Case("off-resonance, trajectory", OffResonance, off_resonance(non_cartesian("sigpy")), least=2),
     Case(
