@@ -73,8 +73,9 @@ class FitConfig:
         ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
     rate, adam_rate
         Learning rates of the orthogonalised kernels and of Adam.
-    schedule
-        ``"cosine"`` decays both rates to zero at the last iteration; ``"constant"``.
+    schedule, final_rate
+        ``"cosine"`` lets both rates fall to the share ``final_rate`` of their start at the last iteration;
+        ``"constant"``.
     iterations
         Upper bound.
     averaging
@@ -121,6 +122,7 @@ class FitConfig:
     rate: float = 0.03
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
+    final_rate: float = 0.0
     iterations: int = 600
     averaging: float = 0.99
     data_consistency_steps: int = 2
@@ -141,6 +143,7 @@ class FitConfig:
             "held_out must be in (0, 0.5]": 0 < self.held_out <= 0.5,
             "refit_share must be in [0, 1)": 0 <= self.refit_share < 1,
             "refit='restart' takes no time_limit": self.refit == "continue" or self.time_limit is None,
+            "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,

@@ -23,7 +23,8 @@ from dipmed.config import FitConfig
 from dipmed.methods import METHODS
 
 Row = dict[str, Any]
-NAMED_IN_PLOTS = ("dip", "dip-vanilla", "dip-tv", "aseqdip", "self-guided", "tada", "conv-decoder", "edip")
+NAMED = ("dip", "dip-vanilla", "dip-tv", "aseqdip", "self-guided", "tada", "conv-decoder", "edip", "self-diffusion")
+COLOURS = {name: f"C{number}" for number, name in enumerate(NAMED)}
 
 
 def main() -> None:
@@ -70,11 +71,11 @@ def swept_rows(rows: list[Row]) -> list[Row]:
 
 
 def by_case(rows: list[Row]) -> dict[str, list[Row]]:
-    """Rows of each scan, in order of their first appearance."""
+    """Rows of each scan that some method was fitted to, in order of their first appearance."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["task"]["case"]].append(row)
-    return dict(groups)
+    return {case: group for case, group in groups.items() if any(map(is_fit, group))}
 
 
 def mean(group: list[Row], key: str) -> float | None:
@@ -199,7 +200,7 @@ def optimizer_table(swept: list[Row], table: list[Row]) -> str:
     """Muon against Adam, each at the best of its rates."""
     lines = [
         "| scan | method | Muon: rate, PSNR dB | Adam: rate, PSNR dB | Muon less Adam dB | "
-        "iterations (s) to the classical: Muon | Adam |",
+        "iterations to the classical: Muon | Adam |",
         "|---|---|---|---|---|---|---|",
     ]
     targets = {case: _classical_best(group) for case, group in by_case(table).items()}
@@ -242,13 +243,19 @@ def _reached(row: Row, target: float | None) -> str:
     if target is None:
         return ""
     step = next((step for step, psnr, _ in row["snapshots"] if psnr >= target), None)
-    return "never" if step is None else f"{step} ({row['seconds_fit'] * step / row['iterations']:.0f})"
+    return "never" if step is None else str(step)
+
+
+def _panels(n: int) -> tuple[Any, Any]:
+    """A figure with a panel for each scan, two beside each other."""
+    n_rows = (n + 1) // 2
+    return plt.subplots(n_rows, 2, figsize=(9, 0.8 + 3.4 * n_rows), squeeze=False)
 
 
 def plot_curves(rows: list[Row], path: Path) -> None:
     """PSNR against iteration, with the stop of each rule that chose one marked on its curve."""
     cases = [case for case, group in by_case(rows).items() if any(map(is_fit, group))]
-    figure, axes = plt.subplots(2, (len(cases) + 1) // 2, figsize=(3.4 * ((len(cases) + 1) // 2), 6.4), squeeze=False)
+    figure, axes = _panels(len(cases))
     markers = {
         "held-out": "o",
         "windowed-variance": "s",
@@ -264,10 +271,10 @@ def plot_curves(rows: list[Row], path: Path) -> None:
                     axis.axhline(row["psnr"], color="0.5", linestyle="--", linewidth=1)
                 continue
             steps, curve = zip(*[(step, psnr) for step, psnr, _ in row["snapshots"]], strict=True)
-            if name not in NAMED_IN_PLOTS:
+            if name not in NAMED:
                 axis.plot(steps, curve, color="0.85", linewidth=0.8, zorder=0)
                 continue
-            (line,) = axis.plot(steps, curve, label=name, linewidth=2 if name == "dip" else 1)
+            (line,) = axis.plot(steps, curve, COLOURS[name], label=name, linewidth=2 if name == "dip" else 1)
             chosen = {row["stop"]["rule"]: row["stop"]["iteration"], **(row.get("choices") or {})}
             for rule, iteration in chosen.items():
                 index = min(range(len(steps)), key=lambda i, at=iteration: abs(steps[i] - at))
@@ -280,10 +287,10 @@ def plot_curves(rows: list[Row], path: Path) -> None:
     handles = {
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=len(handles), fontsize=8, frameon=False)
-    figure.supxlabel("iteration", fontsize=9, y=0.06)
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
+    figure.supxlabel("iteration", fontsize=9, y=0.12)
     figure.supylabel("PSNR in dB", fontsize=9)
-    figure.tight_layout(rect=(0.02, 0.07, 1, 1))
+    figure.tight_layout(rect=(0.02, 0.13, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -291,7 +298,7 @@ def plot_curves(rows: list[Row], path: Path) -> None:
 def plot_seconds(rows: list[Row], path: Path) -> None:
     """Quality against seconds, a point a method."""
     cases = [case for case, group in by_case(rows).items() if any(map(is_fit, group))]
-    figure, axes = plt.subplots(2, (len(cases) + 1) // 2, figsize=(3.4 * ((len(cases) + 1) // 2), 6.2), squeeze=False)
+    figure, axes = _panels(len(cases))
     for axis, case in zip(axes.flat, cases, strict=False):
         for name, group in by_method(by_case(rows)[case]).items():
             psnr, seconds = mean(group, "psnr"), mean(group, "seconds_fit")

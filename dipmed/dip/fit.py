@@ -183,7 +183,8 @@ class Fit:
 
     def _set_rate(self) -> None:
         decays = self.config.schedule == "cosine" and not self.rule.needs_constant_rate
-        set_rate(self.optimizers, self.rate_factor * (cosine_decay(self.progress) if decays else 1.0))
+        decay = cosine_decay(self.progress, self.config.final_rate) if decays else 1.0
+        set_rate(self.optimizers, self.rate_factor * decay)
 
     def _update_weights(self) -> Tensor:
         method = self.method

@@ -98,6 +98,6 @@ def set_rate(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None
             group["lr"] = group["initial_lr"] * factor
 
 
-def cosine_decay(progress: float) -> float:
-    """Fall from 1 to 0 as ``progress`` goes from 0 to 1."""
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+def cosine_decay(progress: float, end: float = 0.0) -> float:
+    """Fall from 1 to ``end`` as ``progress`` goes from 0 to 1."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

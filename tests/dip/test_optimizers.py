@@ -81,3 +81,4 @@ def test_cosine_decay_runs_from_one_to_zero():
     assert cosine_decay(0.5) == pytest.approx(0.5)
     assert cosine_decay(1) == pytest.approx(0)
     assert cosine_decay(2) == pytest.approx(0)
+    assert [cosine_decay(progress, 0.2) for progress in (0, 0.5, 1, 2)] == pytest.approx([1, 0.6, 0.2, 0.2])
