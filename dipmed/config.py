@@ -165,7 +165,8 @@ _CT = FitConfig(
     kspace_exponent=0.125,
     tv_weight=1e-3,  # what TV finds is in the input already; with much more of it the fit is no better than TV
     nonnegative=True,
-    iterations=400,
+    final_rate=0.35,  # small steps let the fit settle on the noise
+    iterations=450,
     data_consistency_steps=0,
     stop="budget",  # of few views each one counts, and one alone is no judge; the rule can be had by name
     held_out=0.1,
@@ -177,7 +178,7 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=250),
     "ct-2d": _CT,
-    "ct-3d": _CT.replace(network=_IN_3D, iterations=300, tv_weight=5e-3),
+    "ct-3d": _CT.replace(network=_IN_3D, iterations=300, tv_weight=5e-3, final_rate=0.0),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),
 }
 
