@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipmed.dip.distance import check_one_image, distance_from_input
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, IMAGE_INPUT
 from dipmed.scan import DipmedError
 
 if TYPE_CHECKING:
@@ -45,14 +45,12 @@ class AutoencodingSequential(FitMethod):
         "unit; a faster Adam, and fewer steps in all"
     )
     changes: ClassVar[Mapping[str, Any]] = {
-        **PUBLISHED,
-        "inputs": ("zero-filled",),
-        "input_jitter": 0.0,
+        **IMAGE_INPUT,
         "input_update": "data-consistent",
         "input_drift": 1.0,
         "data_loss": "norm",
     }
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",), "input_update": "drift"}
+    ct_changes: ClassVar[Mapping[str, Any]] = {**BACK_PROJECTED, "input_update": "drift"}
 
     steps: int = 10
     pull: float = 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, IMAGE_INPUT
 
 
 @dataclass
@@ -25,5 +25,5 @@ class ImageInput(FitMethod):
     suits: ClassVar[str] = "few views of CT; mild undersampling of MRI, because aliasing may pass through"
     citation: ClassVar[str] = "arXiv:2111.11926"
     deviations: ClassVar[str] = "the network is not trained beforehand"
-    changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "inputs": ("zero-filled",), "input_jitter": 0.0}
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",)}
+    changes: ClassVar[Mapping[str, Any]] = IMAGE_INPUT
+    ct_changes: ClassVar[Mapping[str, Any]] = BACK_PROJECTED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch import nn
 
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, IMAGE_INPUT
 from dipmed.dip.methods.warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -38,13 +38,11 @@ class Educated(WarmStart):
         "updates; the average of the outputs and not the iterate of lowest loss; for MRI as well"
     )
     changes: ClassVar[Mapping[str, Any]] = {
-        **PUBLISHED,
-        "inputs": ("zero-filled",),
-        "input_jitter": 0.0,
+        **IMAGE_INPUT,
         "tv_weight": 3e-3,
         "iterations": 1500,
     }
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",)}
+    ct_changes: ClassVar[Mapping[str, Any]] = BACK_PROJECTED
     fixed_encoder: bool = False
 
     def make_network(self, fit: Fit, n_in: int, n_out: int) -> nn.Module:

@@ -25,6 +25,12 @@ PUBLISHED: Mapping[str, Any] = {
 }
 """What published methods share: a noise input, Adam at a constant rate, none of the additions of our own recipe."""
 
+IMAGE_INPUT: Mapping[str, Any] = {**PUBLISHED, "inputs": ("zero-filled",), "input_jitter": 0.0}
+"""The same of methods that start from an image of the data, as it is."""
+
+BACK_PROJECTED: Mapping[str, Any] = {"inputs": ("fbp",)}
+"""That image, of projections."""
+
 
 @dataclass
 class Default(FitMethod):

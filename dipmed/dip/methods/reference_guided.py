@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipmed.dip.inputs import first_image
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, IMAGE_INPUT
 from dipmed.nets import to_channels
 from dipmed.scan import DipmedError, ShapeError
 
@@ -37,8 +37,8 @@ class ReferenceGuided(FitMethod):
     suits: ClassVar[str] = "follow-up scans and further contrasts, aligned with an image that there is already"
     citation: ClassVar[str] = "doi:10.3390/s20010308"
     deviations: ClassVar[str] = "the loss has no term that compares the structure of the two images"
-    changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "inputs": ("zero-filled",), "input_jitter": 0.0}
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",)}
+    changes: ClassVar[Mapping[str, Any]] = IMAGE_INPUT
+    ct_changes: ClassVar[Mapping[str, Any]] = BACK_PROJECTED
 
     guide: Tensor | None = None
 

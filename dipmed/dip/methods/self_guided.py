@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dipmed.dip.distance import check_one_image, distance_from_input
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, PUBLISHED
 from dipmed.scan import DipmedError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class SelfGuided(FitMethod):
     )
     cost: ClassVar[float] = 3.5
     changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "inputs": ("zero-filled",), "data_loss": "norm"}
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",)}
+    ct_changes: ClassVar[Mapping[str, Any]] = BACK_PROJECTED
 
     copies: int = 4
     noise: float = 0.5

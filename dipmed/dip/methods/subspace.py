@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import BACK_PROJECTED, IMAGE_INPUT
 from dipmed.dip.methods.warm_start import WarmStart
 from dipmed.scan import DipmedError
 from dipmed.weights import PretrainedWeights
@@ -79,14 +79,12 @@ class Subspace(WarmStart):
         "pre-training takes minutes; for MRI as well"
     )
     changes: ClassVar[Mapping[str, Any]] = {
-        **PUBLISHED,
-        "inputs": ("zero-filled",),
-        "input_jitter": 0.0,
+        **IMAGE_INPUT,
         "tv_weight": 3e-3,
         "adam_rate": 1e-2,
         "iterations": 1500,
     }
-    ct_changes: ClassVar[Mapping[str, Any]] = {"inputs": ("fbp",)}
+    ct_changes: ClassVar[Mapping[str, Any]] = BACK_PROJECTED
     n_directions: int | None = None
 
     def make_network(self, fit: Fit, n_in: int, n_out: int) -> nn.Module:
