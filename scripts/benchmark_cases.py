@@ -31,19 +31,18 @@ class Case:
     settings: dict[str, Any]
     crop: tuple[int, int] | None = None
     slice: int | None = None
-    tuning: bool = False
 
 
 def _mri(path: str, spec: str, crop: tuple[int, int] | None = None, **settings: Any) -> Case:
-    return Case(path, {"undersample": spec, **settings}, crop, tuning=True)
+    return Case(path, {"undersample": spec, **settings}, crop)
 
 
-def _measured(path: str, views: int, *, tuning: bool) -> Case:
-    return Case(path, {"views": views, "matrix": PIXELS}, tuning=tuning)
+def _measured(path: str, views: int) -> Case:
+    return Case(path, {"views": views, "matrix": PIXELS})
 
 
-def _simulated(path: str, views: int, number: int, *, tuning: bool) -> Case:
-    return Case(path, {"views": views}, slice=number, tuning=tuning)
+def _simulated(path: str, views: int, number: int) -> Case:
+    return Case(path, {"views": views}, slice=number)
 
 
 _BRAIN, _KNEE = "bart_brain8/full.cfl", "fastmri_vfa13/vfa13_fa11.h5"
@@ -58,14 +57,14 @@ CASES: dict[str, Case] = {
     "radial5": Case(
         "dyn_vfa_radial5/vfa_radial5.h5", {"undersample": "equispaced:R=10,acs=0,seed=0", "join_frames": True}
     ),
-    "htc-18": _measured(_DISC, 18, tuning=True),
-    "htc-30": _measured(_DISC, 30, tuning=True),
-    "htc-60": _measured(_DISC, 60, tuning=True),
-    "lung1-18": _simulated(_CHEST, 18, 7, tuning=True),
-    "lung1-30": _simulated(_CHEST, 30, 7, tuning=True),
-    "lung1-60": _simulated(_CHEST, 60, 7, tuning=True),
-    "tooth-31": _measured(_TOOTH, 31, tuning=False),
-    "head-30": _simulated(_HEAD, 30, 8, tuning=False),
+    "htc-18": _measured(_DISC, 18),
+    "htc-30": _measured(_DISC, 30),
+    "htc-60": _measured(_DISC, 60),
+    "lung1-18": _simulated(_CHEST, 18, 7),
+    "lung1-30": _simulated(_CHEST, 30, 7),
+    "lung1-60": _simulated(_CHEST, 60, 7),
+    "tooth-31": _measured(_TOOTH, 31),
+    "head-30": _simulated(_HEAD, 30, 8),
 }
 
 

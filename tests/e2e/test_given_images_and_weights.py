@@ -15,7 +15,7 @@ SHORT = ("--undersample", "random:R=2,acs=12,seed=0", "--iterations", 15, "--jso
 
 @pytest.fixture(scope="module")
 def weights_file(tmp_path_factory):
-    """Weights after two steps of pre-training: what is tested is that they arrive."""
+    """Weights after a few steps of pre-training: what is tested is that they arrive."""
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     options = ["--steps", "4", "--size", "32", "--batch", "1", "--directions", "2"]
     done = subprocess.run([sys.executable, SCRIPT, path, *options], capture_output=True, text=True, check=False)
