@@ -17,7 +17,8 @@ from operators.errors import DipmedError
 if TYPE_CHECKING:
     from dipmed.config import FitConfig
     from dipmed.dip import Uncertainty
-    from dipmed.recon import ReconSettings, ScanResult
+    from dipmed.prepare import ReconSettings
+    from dipmed.recon import ScanResult
     from dipmed.weights import PretrainedWeights
 
 app = typer.Typer(
@@ -191,8 +192,8 @@ def recon(
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.images import check_output, save_image, std_path
-    from dipmed.prepare import check_weights
-    from dipmed.recon import ReconSettings, reconstruct, resolve_device
+    from dipmed.prepare import ReconSettings, check_weights
+    from dipmed.recon import reconstruct, resolve_device
     from dipmed.record import recon_record
 
     settings = ReconSettings(
@@ -345,8 +346,8 @@ def compare(
     from dipmed.io import load
     from dipmed.io.files import check_target
     from dipmed.plot import save_comparison
-    from dipmed.prepare import check_weights
-    from dipmed.recon import ReconSettings, resolve_device
+    from dipmed.prepare import ReconSettings, check_weights
+    from dipmed.recon import resolve_device
     from dipmed.record import versions
 
     names = _names(methods)

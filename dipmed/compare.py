@@ -19,9 +19,11 @@ from dipmed.ct_baselines import CGTotalVariation, has_back_projection
 from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.images import load_image
-from dipmed.methods import Method, find_method, make_reconstructor
+from dipmed.jobs import Job, jobs
+from dipmed.methods import Method, find_method
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
-from dipmed.recon import Job, check_fits, job_options, jobs, resolve_device
+from dipmed.recon import check_fits, resolve_device
+from dipmed.run_job import run_job
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
     NonCartesianMRI,
@@ -117,14 +119,13 @@ def compare(
     device = resolve_device(settings.device)
     start = time.perf_counter()
     prepared = prepare(scan, settings)
-    job = next(jobs(prepared, settings, device))
-    guides = load_guides(scan, prepared, settings)
+    job = next(jobs(prepared, settings, device, load_guides(scan, prepared, settings)))
     calibration = time.perf_counter() - start
     rows, images = [], {}
     for method in found:
         if on_method is not None:
             on_method(method.name)
-        row, image = _run(method.name, job, guides, scan, settings, target, support)
+        row, image = _run(method.name, job, settings, target, support)
         row["seconds"] = row["seconds_fit"] + calibration
         rows.append(row)
         images[method.name] = image
@@ -170,8 +171,6 @@ def _to_score(image: NDArray[Any]) -> NDArray[np.float32]:
 def _run(
     name: str,
     job: Job,
-    guides: NDArray[Any] | None,
-    scan: Scan,
     settings: ReconSettings,
     reference: NDArray[np.float32],
     support: NDArray[np.bool_],
@@ -179,19 +178,9 @@ def _run(
     method = find_method(name)
     snapshots = SnapshotScores(reference, support)
     settings = replace(settings, method=name)
-    config = settings.fit_config(scan.modality, scan.ndim)
-    cannot_tell = settings.objection_to_uncertainty(scan.modality, scan.ndim) is not None
-    reconstructor = make_reconstructor(
-        method,
-        config,
-        options=job_options(settings, job, guides),
-        noise_variance=job.noise_variance,
-        A_final=job.A_final,
-        ray_weights=job.ray_weights,
-        observer=snapshots if method.is_fit else None,
-        uncertainty=None if cannot_tell else settings.uncertainty,
-    )
-    result = reconstructor(job.y, job.A)
+    if settings.objection_to_uncertainty(job.modality, job.ndim) is not None:
+        settings = replace(settings, uncertainty=None)
+    result = run_job(job, settings, observer=snapshots if method.is_fit else None)
     image = _to_score(combine_sets(result.image)[0].cpu().numpy())
     scores = score(image, reference, support)
     row: dict[str, Any] = {

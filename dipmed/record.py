@@ -15,7 +15,8 @@ import dipmed
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
 from dipmed.methods import METHODS
-from dipmed.recon import ReconSettings, ScanResult
+from dipmed.prepare import ReconSettings
+from dipmed.recon import ScanResult
 from dipmed.scan import KSpaceScan, ProjectionScan, Scan
 from dipmed.simulate import Simulation
 from dipmed.weights import PretrainedWeights

@@ -26,8 +26,8 @@ from dipmed.compare import compare, find_reference
 from dipmed.ct_baselines import SIRT, CGTotalVariation, FilteredBackProjection, LeastSquares
 from dipmed.evaluate import score
 from dipmed.io import load, save_image
+from dipmed.jobs import jobs
 from dipmed.prepare import ReconSettings, prepare
-from dipmed.recon import jobs
 from dipmed.scan import ImageVolume, Reconstruction, Scan
 from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, simulate
 from operators.fbp import Filter

@@ -170,8 +170,8 @@ def run_classical(task: Task, work: Path) -> dict[str, Any]:
     from dipmed.compare import find_reference
     from dipmed.ct_baselines import CT_BASELINES
     from dipmed.evaluate import score
+    from dipmed.jobs import jobs
     from dipmed.prepare import prepare
-    from dipmed.recon import jobs
 
     prepared = prepare_case(task.case, work)
     target, support = find_reference(prepared.scan, prepared.settings, prepared.reference)

@@ -34,8 +34,8 @@ from dipmed.dip.inputs import wavelet_image
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.io import load
+from dipmed.jobs import Job, jobs
 from dipmed.prepare import ReconSettings, prepare_kspace
-from dipmed.recon import Job, jobs
 from dipmed.record import versions
 from dipmed.scan import KSpaceScan
 from operators import CartesianMRI, NonCartesianMRI

@@ -11,7 +11,8 @@ from dipmed import memory
 from dipmed.compare import compare
 from dipmed.config import find_preset
 from dipmed.phantom import brain_phantom_scan
-from dipmed.recon import ReconSettings, reconstruct
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
@@ -21,7 +22,8 @@ import sys
 import numpy as np
 import sigpy.app
 from dipmed.memory import kspace_memory
-from dipmed.recon import ReconSettings, reconstruct
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
 from dipmed.scan import KSpaceScan
 
 def held(name):

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from dipmed.compare import compare
+from dipmed.jobs import jobs
 from dipmed.phantom import brain_phantom_scan
 from dipmed.prepare import ReconSettings, join_frames, prepare
-from dipmed.recon import jobs, reconstruct
+from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
 from operators import NonUniformFourier, radial
 

@@ -7,7 +7,8 @@ import torch
 from dipmed.calib.readout import split_readout
 from dipmed.compare import compare
 from dipmed.io import load
-from dipmed.recon import ReconSettings, prepare, reconstruct
+from dipmed.prepare import ReconSettings, prepare
+from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
 from operators.fourier import centred_fft, centred_ifft
 

@@ -14,7 +14,7 @@ from dipmed.dip.phase import low_resolution_image
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.phantom import brain_phantom_scan
-from dipmed.recon import ReconSettings, prepare
+from dipmed.prepare import ReconSettings, prepare
 from dipmed.scan import DipmedError
 from operators import CartesianMRI, centred_fft, make_mask
 from operators.sampling import inside_ellipse

@@ -9,7 +9,8 @@ import torch
 
 from dipmed.calib.projections import centre_rotation
 from dipmed.io import load
-from dipmed.recon import ReconSettings, reconstruct
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
 from dipmed.scan import FormatError, GeometryError, ShapeError
 from operators import Grid, ParallelBeam, angles_over, filtered_back_projection
 

@@ -1,0 +1,223 @@
+"""The images of a prepared scan as jobs: the data of each, with its operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dipmed.calib.coils import CALIBRATION_WIDTH, MAP_METHODS, VolumeReference, estimate_maps, volume_reference
+from dipmed.calib.projections import ray_weights
+from dipmed.calib.trajectory import central_kspace
+from dipmed.io.arrays import load_maps
+from dipmed.methods import find_method
+from dipmed.prepare import ReconSettings, join_frames, sampled_mask
+from dipmed.scan import Complex64, DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
+from operators import (
+    CartesianMRI,
+    Frames,
+    LinearOperator,
+    MRIOperator,
+    NonCartesianMRI,
+    SliceProjector,
+    VolumeProjector,
+    density_compensation,
+    norm_bound,
+)
+from operators.ct_geometry import Beam
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to reconstruct: its place in the scan, its data and its operator.
+
+    Samples along a trajectory are weighted as ``A`` weights them; projections are plain line integrals. ``A_final`` has
+    maps that reach beyond the support, for the last steps of a fit; None where there are none. ``ray_weights`` are the
+    roots of the relative photon counts, when the fit is to weight projections by them. ``guide`` is the similar image
+    ``(1, x, y[, z])`` where one was given.
+    """
+
+    frame: int
+    slice: int
+    y: Tensor
+    A: LinearOperator
+    A_final: MRIOperator | None
+    noise_variance: float | None
+    ray_weights: Tensor | None = None
+    guide: Tensor | None = None
+
+    @property
+    def modality(self) -> str:
+        """``"mri"`` or ``"ct"``."""
+        return "ct" if isinstance(self.A, SliceProjector | VolumeProjector) else "mri"
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the image."""
+        return len(self.A.domain.shape) - 1
+
+
+def n_frames(scan: Scan) -> int:
+    """Images of each slice; projections have one."""
+    return scan.n_frames if isinstance(scan, KSpaceScan) else 1
+
+
+def n_jobs(scan: Scan, settings: ReconSettings) -> int:
+    """How many jobs there are of a prepared scan."""
+    return scan.n_slices * (1 if find_method(settings.method).takes_series else n_frames(scan))
+
+
+def jobs(
+    scan: Scan, settings: ReconSettings, device: torch.device, guides: NDArray[Any] | None = None
+) -> Iterator[Job]:
+    """Yield the images of a prepared scan one after the other, with their operators.
+
+    A method that fits a series gets all frames of a slice in one job.
+
+    Parameters
+    ----------
+    guides
+        Similar image of each slice, ``(slice, x, y)`` or ``(1, x, y, z)``, see `dipmed.guides.load_guides`.
+
+    Raises
+    ------
+    DipmedError
+        When maps do not fit the scan, or a series is asked for and there is none.
+    """
+    single = (
+        _kspace_jobs(scan, settings, device)
+        if isinstance(scan, KSpaceScan)
+        else _projection_jobs(scan, settings, device)
+    )
+    for job in _series_jobs(single, scan, settings) if find_method(settings.method).takes_series else single:
+        guide = None if guides is None else torch.from_numpy(np.ascontiguousarray(guides[job.slice][None]))
+        yield job if guide is None else replace(job, guide=guide)
+
+
+def _series_jobs(single: Iterator[Job], scan: Scan, settings: ReconSettings) -> Iterator[Job]:
+    """Join all frames of each slice in one job."""
+    if n_frames(scan) < 2:
+        raise DipmedError(f"{settings.method} fits a series of frames, and this scan has one; choose another method")
+    if settings.uncertainty is not None:
+        raise DipmedError(f"{settings.method} gives no map of the standard deviation; leave it out")
+    found = list(single)
+    for index in range(scan.n_slices):
+        frames = [job for job in found if job.slice == index]
+        A = Frames([job.A for job in frames if isinstance(job.A, MRIOperator)])
+        y = torch.stack([job.y for job in frames], 1)
+        yield Job(0, index, y, A, None, frames[0].noise_variance)
+
+
+def _projection_jobs(scan: ProjectionScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the slices, all of which share one operator, or the one volume."""
+    A: SliceProjector | VolumeProjector
+    A = SliceProjector(scan.grid, scan.beam) if isinstance(scan.beam, Beam) else VolumeProjector(scan.grid, scan.beam)
+    A = A.to(device)
+    for index in range(scan.n_slices):
+        y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)
+        weights = ray_weights(scan, index).to(device) if settings.poisson else None
+        yield Job(0, index, y, A, None, None, weights)
+
+
+def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+    """Yield the images of k-space, with their sensitivity maps."""
+    if settings.map_sets > 1 and settings.maps != "espirit":
+        raise DipmedError("several sets of maps are found by --maps espirit; a file holds one set")
+    from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan, settings)
+    if from_file is None and find_method(settings.method).takes_series:
+        from_file = _maps_of_all_frames(scan, settings)
+    variance = None
+    if scan.noise_covariance is not None:
+        variance = float(np.diag(scan.noise_covariance).real.mean())
+    for frame in range(scan.n_frames):
+        volume = None
+        if settings.split_readout and from_file is None:
+            calibration = None if scan.calibration is None else scan.calibration[0]
+            volume = volume_reference(scan.kspace[frame], sampled_mask(scan)[frame], settings.maps, calibration)
+        # the slices of a frame share their trajectory
+        density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
+        for index in range(scan.n_slices):
+            given = None if from_file is None else from_file[index]
+            if density is None:
+                y, A, A_final = _on_grid(scan, frame, index, settings, given, volume)
+            else:
+                y, A, A_final = _along_trajectory(scan, frame, index, density, settings, given)
+            yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
+
+
+def _on_grid(
+    scan: KSpaceScan,
+    frame: int,
+    index: int,
+    settings: ReconSettings,
+    given: Complex64 | None,
+    volume: VolumeReference | None,
+) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
+    """Data and operators of one Cartesian image."""
+    y, mask = scan.kspace[frame, index], sampled_mask(scan)[frame, index]
+    data, sampled = torch.from_numpy(np.ascontiguousarray(y)), torch.from_numpy(np.ascontiguousarray(mask))
+    if given is not None:
+        return data, CartesianMRI(torch.from_numpy(given), sampled), None
+    calibration = None if scan.calibration is None else scan.calibration[0, index]
+    found = estimate_maps(y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets)
+    A = CartesianMRI(torch.from_numpy(found.cropped), sampled)
+    # maps beyond the support are for the last steps of a fit alone
+    is_fit = find_method(settings.method).is_fit
+    return data, A, CartesianMRI(torch.from_numpy(found.maps), sampled) if is_fit else None
+
+
+def _along_trajectory(
+    scan: KSpaceScan, frame: int, index: int, density: Tensor, settings: ReconSettings, given: Complex64 | None
+) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
+    """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
+    y, positions = scan.kspace[frame, index], _positions(scan, frame)
+    if given is None:
+        centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
+        found = estimate_maps(centre, mask, settings.maps, n_sets=settings.map_sets)
+        maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
+    else:
+        maps = wide = torch.from_numpy(given)
+    weights = density / norm_bound(NonCartesianMRI(wide, positions, density)) ** 2
+    A = NonCartesianMRI(maps, positions, weights)
+    A_final = None if given is not None else NonCartesianMRI(wide, positions, weights)
+    return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
+
+
+def _maps_of_all_frames(scan: KSpaceScan, settings: ReconSettings) -> Complex64:
+    """Maps ``(slice, [set,] coil, x, y[, z])`` from the samples of all frames: one network can show one phase only."""
+    joined = None if scan.trajectory is None else join_frames(scan)
+    maps = []
+    for index in range(scan.n_slices):
+        if joined is not None:
+            y, mask = central_kspace(
+                joined.kspace[0, index], _positions(joined, 0).numpy(), scan.image_shape, CALIBRATION_WIDTH
+            )
+        else:
+            times = sampled_mask(scan)[:, index].sum(axis=0)
+            y, mask = scan.kspace[:, index].sum(axis=0) / np.maximum(times, 1).astype(np.float32), times > 0
+        calibration = None if scan.calibration is None else scan.calibration[0, index]
+        found = estimate_maps(y, mask, settings.maps, calibration=calibration, n_sets=settings.map_sets)
+        maps.append(found.cropped)
+    return np.stack(maps)
+
+
+def _positions(scan: KSpaceScan, frame: int) -> Tensor:
+    """Positions of the samples of a frame, ``(sample, dimension)``."""
+    assert scan.trajectory is not None  # noqa: S101  # a scan that is not Cartesian has one
+    return torch.from_numpy(np.ascontiguousarray(scan.trajectory[frame]))
+
+
+def _maps_from_file(path: Path, scan: KSpaceScan, settings: ReconSettings) -> Complex64:
+    maps = load_maps(path)
+    if settings.split_readout and maps.ndim == 5:  # of the volume
+        maps = np.moveaxis(maps[0], 1, 0)
+    expected = (scan.n_slices, scan.n_coils, *scan.matrix_shape)
+    if maps.shape != expected:
+        raise ShapeError(f"the sensitivity maps must be (slice, coil, x, y[, z]) {expected}, got {maps.shape}")
+    return maps
