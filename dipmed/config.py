@@ -102,6 +102,8 @@ class FitConfig:
         Seconds after which the fit ends; the rates then decay with the clock if it runs ahead of the iterations.
     mixed_precision
         Convolutions in bfloat16: ``"auto"`` where the processor has instructions for it, ``"on"``, ``"off"``.
+    checkpointing
+        Compute the features of a U-Net again for the gradient and do not hold them: less memory, more time, one image.
     seed
         Of weights, inputs, jitter and held-out locations.
     """
@@ -134,6 +136,7 @@ class FitConfig:
     renew_input: bool = False
     time_limit: float | None = None
     mixed_precision: Literal["auto", "on", "off"] = "auto"
+    checkpointing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -16,12 +16,10 @@ from torch import Tensor
 from dipmed.baselines import CGSense
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
 from dipmed.solvers import total_variation_image
-from operators import ConeBeam, SliceProjector, VolumeProjector, feldkamp, filtered_back_projection
+from operators import ConeBeam, Projector, StackedProjector, VolumeProjector, feldkamp, filtered_back_projection
 from operators.ct_cone import VolumeBeam
 from operators.ct_geometry import Beam
 from operators.fbp import Filter
-
-Projector = SliceProjector | VolumeProjector
 
 _ROUGH = 15
 """Iterations that show how bright an image is."""
@@ -135,6 +133,8 @@ def back_project(y: Tensor, A: Projector, filter: Filter) -> Tensor:
         warnings.simplefilter("ignore", UserWarning)
         if isinstance(A, VolumeProjector):
             return feldkamp(y, A.beam, A.grid, filter)
+        if isinstance(A, StackedProjector):
+            return A.join(filtered_back_projection(A.data_of(y), A.beam, A.grid, filter))
         return filtered_back_projection(y, A.beam, A.grid, filter)
 
 

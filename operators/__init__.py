@@ -7,16 +7,17 @@ from operators.checks import batch_test, dot_test, gradient_test, norm_bound, no
 from operators.coils import Sensitivity, combine_sets
 from operators.ct_cone import ConeBeam, PosedBeam, posed, volume_grid, volume_of_view_mm
 from operators.ct_coverage import missing_directions
-from operators.ct_filtered import FilteredProjector
+from operators.ct_filtered import FilteredProjector, Projector
 from operators.ct_geometry import FanBeam, Grid, ParallelBeam, angles_over, field_of_view_mm, slice_grid
 from operators.ct_march import VolumeProjector
 from operators.ct_sparse import SliceProjector
+from operators.ct_stack import StackedProjector
 from operators.differences import FiniteDifferences, total_variation
 from operators.errors import DipmedError, ShapeError
 from operators.fbp import filtered_back_projection
 from operators.fdk import feldkamp
 from operators.fourier import FourierTransform, centred_fft, centred_ifft
-from operators.frames import Frames
+from operators.frames import Frames, Series, Slices
 from operators.image import Identity, ImageMask
 from operators.noise import add_noise
 from operators.noncartesian import MRIOperator, NonCartesianMRI
@@ -51,13 +52,17 @@ __all__ = [
     "OffResonance",
     "ParallelBeam",
     "PosedBeam",
+    "Projector",
     "Scaled",
     "Sensitivity",
     "Separable",
+    "Series",
     "ShapeError",
     "SliceProfile",
     "SliceProjector",
+    "Slices",
     "Space",
+    "StackedProjector",
     "Sum",
     "UndersamplingSpec",
     "VolumeProjector",

@@ -11,8 +11,12 @@ from operators.ct_cone import ConeBeam, PosedBeam, VolumeBeam
 from operators.ct_geometry import Beam, ParallelBeam
 from operators.ct_march import VolumeProjector
 from operators.ct_sparse import SliceProjector
+from operators.ct_stack import StackedProjector
 from operators.errors import DipmedError, ShapeError
 from operators.fbp import filter_rows, ramp_spectrum
+
+Projector = SliceProjector | StackedProjector | VolumeProjector
+"""What makes plain line integrals."""
 
 
 class FilteredProjector(LinearOperator):
@@ -26,10 +30,10 @@ class FilteredProjector(LinearOperator):
     Parameters
     ----------
     projector
-        The line integrals, P, of slices or of a volume.
+        The line integrals, P, of a slice, of a stack of slices or of a volume.
     mask
-        Views that are seen, bool ``(view, 1)``, or ``(view, 1, 1)`` of a volume; by default all. Kept as the buffer
-        ``mask``.
+        Views that are seen, bool ``(view, 1)``, or ``(view, 1, 1)`` of stacks and volumes; by default all. Kept as the
+        buffer ``mask``.
     factor
         c; by default what makes the norm 1, from a power iteration over all views.
     exponent
@@ -53,14 +57,14 @@ class FilteredProjector(LinearOperator):
 
     def __init__(
         self,
-        projector: SliceProjector | VolumeProjector,
+        projector: Projector,
         mask: Tensor | None = None,
         factor: float | None = None,
         *,
         exponent: float = 0.5,
         ray_weights: Tensor | None = None,
     ) -> None:
-        n_views, *cells = projector.beam.shape
+        n_views, *cells = projector.range.shape[1:]
         shape = (n_views, *(1 for _ in cells))
         mask = torch.ones(shape, dtype=torch.bool, device=projector.device) if mask is None else mask
         if mask.shape != shape or mask.dtype != torch.bool:

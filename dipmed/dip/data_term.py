@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dipmed.config import DataLoss
-from operators import CartesianMRI, Frames, ImageMask, LinearOperator
+from operators import CartesianMRI, ImageMask, LinearOperator, Series
 
 
 class DataTerm(Protocol):
@@ -121,33 +121,33 @@ class AbsoluteTerm:
 
 
 class SeriesTerm:
-    """The sum of the misfits of frames, each against its own data.
+    """The sum of the misfits of frames or slices, each against its own data.
 
     Parameters
     ----------
     terms
-        Of the frames.
-    n_sets
-        Images of each frame, which lie beside each other in ``(batch, frame · set, x, y[, z])``.
+        Of the images.
+    A
+        Which knows how they lie beside each other.
     """
 
-    def __init__(self, terms: Sequence[DataTerm], n_sets: int) -> None:
+    def __init__(self, terms: Sequence[DataTerm], A: Series) -> None:
         self.terms = tuple(terms)
-        self.n_sets = n_sets
+        self.A = A
         self.energy = torch.stack([term.energy for term in self.terms]).sum()
 
     def of_frames(self, frames: Sequence[int]) -> SeriesTerm:
         """Return the misfit of a few of the frames, of a series that holds these alone."""
-        return SeriesTerm([self.terms[frame] for frame in frames], self.n_sets)
+        return SeriesTerm([self.terms[frame] for frame in frames], self.A)
 
     def value(self, x: Tensor) -> Tensor:
-        pairs = zip(self.terms, torch.split(x, self.n_sets, 1), strict=True)
+        pairs = zip(self.terms, self.A.images_of(x), strict=True)
         return torch.stack([term.value(image) for term, image in pairs]).sum()
 
     def gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = zip(self.terms, torch.split(x, self.n_sets, 1), strict=True)
+        pairs = zip(self.terms, self.A.images_of(x), strict=True)
         values, gradients = zip(*(term.gradient(image) for term, image in pairs), strict=True)
-        return torch.stack(values).sum(), torch.cat(gradients, 1)
+        return torch.stack(values).sum(), self.A.join(gradients)
 
 
 def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -159,9 +159,9 @@ def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None, loss: DataLoss = "squares") -> DataTerm:
     """Choose the cheaper form: on a grid of k-space and for voxels the residual costs no more, and it is exact."""
-    if isinstance(A, Frames):
+    if isinstance(A, Series):
         pairs = zip(A.operators, A.data_of(y), strict=True)
-        return SeriesTerm([make_data_term(frame, data, weights, loss) for frame, data in pairs], A.n_sets)
+        return SeriesTerm([make_data_term(one, data, weights, loss) for one, data in pairs], A)
     if loss == "absolute":
         return AbsoluteTerm(A, y, weights)
     if weights is not None or isinstance(A, CartesianMRI | ImageMask):

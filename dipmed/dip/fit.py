@@ -19,7 +19,7 @@ from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.stopping import Panel, Sight
-from dipmed.nets import to_channels, to_image
+from dipmed.nets import checkpoint_activations, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
 from operators import total_variation
 
@@ -105,6 +105,8 @@ class Fit:
         self.rate_factor = 1.0
         self.input = method.make_input(self).contiguous(memory_format=self.memory_format)
         network = method.make_network(self, self.input.shape[1], self.n_channels)
+        if config.checkpointing:
+            checkpoint_activations(network)
         self.network: nn.Module = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizers = method.make_optimizers(self)
         remember_rates(self.optimizers)

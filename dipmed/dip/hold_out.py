@@ -6,9 +6,19 @@ import torch
 from torch import Tensor
 
 from dipmed.scan import DipmedError
-from operators import CartesianMRI, FilteredProjector, Frames, ImageMask, LinearOperator, MRIOperator, NonCartesianMRI
+from operators import (
+    CartesianMRI,
+    FilteredProjector,
+    Frames,
+    ImageMask,
+    LinearOperator,
+    MRIOperator,
+    NonCartesianMRI,
+    Series,
+    Slices,
+)
 
-WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask | Frames
+WITH_A_MASK = CartesianMRI | NonCartesianMRI | FilteredProjector | ImageMask | Frames | Slices
 """Operators whose locations can be seen one by one; their norm is 1 or a little less."""
 
 _CORE = 8
@@ -45,7 +55,7 @@ def hold_out(
     return held_out.to(A.device), fitted, measured
 
 
-def _core(A: MRIOperator | FilteredProjector | ImageMask | Frames) -> Tensor:
+def _core(A: MRIOperator | FilteredProjector | ImageMask | Series) -> Tensor:
     """Locations without which no image has a brightness: the middle of k-space, but no view of a CT scan, no voxel."""
     core = torch.ones_like(A.mask, device="cpu")
     if isinstance(A, FilteredProjector | ImageMask):

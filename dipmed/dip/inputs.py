@@ -19,6 +19,7 @@ from operators import (
     FilteredProjector,
     LinearOperator,
     SliceProjector,
+    StackedProjector,
     feldkamp,
     filtered_back_projection,
     norm_bound,
@@ -80,6 +81,9 @@ def _back_projection(problem: Problem) -> Tensor:
         warnings.simplefilter("ignore", UserWarning)  # of gaps between the views, which the fit is there to fill
         if isinstance(projector, SliceProjector):
             return filtered_back_projection(seen, projector.beam.with_views(views), projector.grid, "hann")
+        if isinstance(projector, StackedProjector):
+            rays = projector.beam.with_views(views)
+            return projector.join(filtered_back_projection(projector.data_of(seen), rays, projector.grid, "hann"))
         beam = projector.beam.with_views(views)
         if not (isinstance(beam, ConeBeam) and beam.is_circular):
             raise DipmedError(f"the network's input cannot be a back-projection: the source left the circle; {advice}")

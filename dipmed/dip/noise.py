@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dipmed.calib.noise import outermost_noise_level
 from dipmed.scan import DipmedError
-from operators import CartesianMRI, FilteredProjector, Frames, ImageMask, LinearOperator, NonCartesianMRI
+from operators import CartesianMRI, FilteredProjector, ImageMask, LinearOperator, NonCartesianMRI, Series
 
 _GAUSSIAN_MEDIAN = 0.6745
 """Median of the magnitude of a standard normal number."""
@@ -46,7 +47,7 @@ class Noise:
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw noise of the data, one element of the range, and the line integrals behind it, if there are any."""
         A = self.A
-        if isinstance(A, Frames):
+        if isinstance(A, Series):
             return torch.stack([Noise(frame, self.level).draw(generator)[0] for frame in A.operators], 1), None
         raw = self.level * A.range.randn(generator=generator, device=A.device)
         if isinstance(A, FilteredProjector):
@@ -64,7 +65,7 @@ class Noise:
         if isinstance(A, FilteredProjector):
             generator = torch.Generator().manual_seed(0)
             return sum(float(self.draw(generator)[0].square().sum()) for _ in range(_DRAWS)) / _DRAWS
-        if isinstance(A, Frames):
+        if isinstance(A, Series):
             return sum(Noise(frame, self.level).energy for frame in A.operators)
         if isinstance(A, NonCartesianMRI):
             numbers = float(A.weights.sum()) * A.range.shape[0]
@@ -90,6 +91,10 @@ def estimate_noise(A: LinearOperator, y: Tensor, line_integrals: Tensor | None) 
     """
     if isinstance(A, CartesianMRI | NonCartesianMRI):
         return Noise(A, _of_kspace(A, y), "The noise level was estimated from the outermost samples of k-space.")
+    if isinstance(A, Series):
+        levels = [_of_kspace(one, data) for one, data in zip(A.operators, A.data_of(y), strict=True)]
+        level = statistics.median(levels)
+        return Noise(A, level, "The noise level was estimated from the outermost samples of k-space, image by image.")
     if isinstance(A, FilteredProjector) and line_integrals is not None:
         seen = line_integrals if A.ray_weights is None else line_integrals * A.ray_weights.to(line_integrals.dtype)
         level = _by_median(torch.diff(seen, n=4)) / math.sqrt(_FOURTH)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dipmed.calib.centre import calibration_width, sampled_cells
-from operators import MRIOperator, NonCartesianMRI
+from operators import MRIOperator, NonCartesianMRI, Slices
 
 TOLERANCE = 0.4
 """Part out of phase, relative to the low-resolution magnitude, beyond which the penalty lets go: about 0.4 rad."""
@@ -51,8 +51,12 @@ class SmoothPhase:
         return value, self.phase * (2j * self.weight * across * kept.square())
 
 
-def low_resolution_image(A: MRIOperator, y: Tensor) -> Tensor | None:
+def low_resolution_image(A: MRIOperator | Slices, y: Tensor) -> Tensor | None:
     """Combine the fully sampled centre of k-space, tapered against ringing, ``(1, x, y[, z])``; None without one."""
+    if isinstance(A, Slices):
+        found = [low_resolution_image(one, data) for one, data in zip(A.operators, A.data_of(y), strict=True)]
+        images = [image for image in found if image is not None]
+        return A.join(images) if len(images) == len(found) else None
     sampled = A.mask.cpu().numpy()
     if isinstance(A, NonCartesianMRI):
         sampled = sampled_cells(A.trajectory[A.mask].cpu().numpy(), A.domain.shape[1:])

@@ -21,8 +21,8 @@ from operators import (
     ImageMask,
     LinearOperator,
     MRIOperator,
-    SliceProjector,
-    VolumeProjector,
+    Projector,
+    Slices,
     norm_bound,
 )
 
@@ -215,7 +215,7 @@ def make_problem(
     if not bool(torch.isfinite(y).all()):
         raise DipmedError("the data hold values that are not finite")
     line_integrals = None
-    if isinstance(A, SliceProjector | VolumeProjector):
+    if isinstance(A, Projector):
         line_integrals = y
         A = FilteredProjector(A, exponent=kspace_exponent, ray_weights=ray_weights)
         y = A.weigh(y)
@@ -282,6 +282,8 @@ def _scale(A: LinearOperator, y: Tensor) -> float:
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
     """Weight each k-space location by its distance from the centre to the power ``2 * exponent``, at most 1."""
+    if isinstance(A, Slices):
+        A = A.operators[0]
     if exponent == 0 or not isinstance(A, CartesianMRI):
         return None
     squared = torch.zeros((), device=A.mask.device)
@@ -295,5 +297,5 @@ def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
 
 def phase_penalty(A: LinearOperator, y: Tensor, weight: float) -> SmoothPhase | None:
     """Make the penalty on what is out of phase with the centre of these data; None where there is no such centre."""
-    low = low_resolution_image(A, y) if isinstance(A, MRIOperator) else None
+    low = low_resolution_image(A, y) if isinstance(A, MRIOperator | Slices) else None
     return None if low is None else SmoothPhase(low, weight)

@@ -9,7 +9,7 @@ from dipmed.nets.implicit import ImplicitNetwork, coordinates, fourier_features
 from dipmed.nets.low_pass import Gaussian, Kaiser
 from dipmed.nets.noise import low_pass_noise
 from dipmed.nets.time_decoder import TimeDecoder, helix
-from dipmed.nets.unet import UNet
+from dipmed.nets.unet import UNet, checkpoint_activations
 
 __all__ = [
     "ConvDecoder",
@@ -21,6 +21,7 @@ __all__ = [
     "TimeDecoder",
     "UNet",
     "build",
+    "checkpoint_activations",
     "coordinates",
     "crop_to",
     "fourier_features",

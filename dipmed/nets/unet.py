@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dipmed.config import NetworkConfig
 from dipmed.nets.blocks import SLOPE, convolution, group_norm
@@ -34,7 +38,15 @@ class UNet(nn.Module):
         2 or 3.
     upsample
         Way of up-sampling.
+
+    Attributes
+    ----------
+    checkpointing
+        Forget what is inside a block until the gradient needs it, and compute it again then: less memory, the same
+        gradients, up to a third more time (T. Chen et al., 2016, arXiv:1604.06174).
     """
+
+    checkpointing = False
 
     def __init__(
         self, config: NetworkConfig, n_in: int, n_out: int, ndim: int, *, upsample: Upsampling = "linear"
@@ -62,12 +74,34 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``, padded to what its strides divide."""
         shape = tuple(x.shape[2:])
+        run = _run_again if self.checkpointing else _run
         x = pad_to_multiple(x, 2 ** len(self.downs), len(shape))
         kept = []
         for skip, down in zip(self.skips, self.downs, strict=True):
-            kept.append(skip(x))
-            x = down(x)
+            kept.append(run(skip, x))
+            for block in down.children():
+                x = run(block, x)
         coarse_to_fine = zip(reversed(kept), reversed(self.reductions), reversed(self.ups), strict=True)
         for skip_features, reduction, up in coarse_to_fine:
-            x = up(torch.cat([upsample(reduction(x), self.upsample), skip_features], 1))
+            first, second = up.children()
+            x = run(second, run(partial(self._join, reduction, first), x, skip_features))
         return crop_to(self.out(x), shape)
+
+    def _join(self, reduction: nn.Module, block: nn.Module, coarse: Tensor, skip_features: Tensor) -> Tensor:
+        """Bring features up by one scale, and pass them on with those of the skip connection."""
+        return block(torch.cat([upsample(reduction(coarse), self.upsample), skip_features], 1))
+
+
+def _run(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    return part(*inputs)
+
+
+def _run_again(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def checkpoint_activations(network: nn.Module) -> None:
+    """Let every `UNet` of a network compute its features again for the gradient; other networks stay as they are."""
+    for module in network.modules():
+        if isinstance(module, UNet):
+            module.checkpointing = True

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipmed.config import NetworkConfig
-from dipmed.nets import crop_to, make_network, pad_to_multiple, to_channels, to_image
+from dipmed.nets import checkpoint_activations, crop_to, make_network, pad_to_multiple, to_channels, to_image
 from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
 from dipmed.scan import DipmedError
 
@@ -42,6 +42,31 @@ def test_slices_of_a_batch_do_not_mix():
     together = network(x)
     for index in range(3):
         torch.testing.assert_close(network(x[index : index + 1])[0], together[index], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(12, 8), (4, 8, 12)])
+def test_features_that_are_computed_again_give_the_same_gradients(shape, precision):
+    x = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(1))
+    held = []
+
+    def keep(features):
+        held[-1] += features.numel()
+        return features
+
+    gradients = []
+    for checkpointing in (False, True):
+        network = fresh(0, len(shape))
+        if checkpointing:
+            checkpoint_activations(network)
+        held.append(0)
+        watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda features: features)
+        with watched, torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            y = network(x)
+        y.float().square().sum().backward()
+        gradients.append([weights.grad for weights in network.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert held[1] < 0.5 * held[0]
 
 
 def test_initial_weights_have_the_scale_of_torch_convolutions():

@@ -38,6 +38,8 @@ from operators import (
     Separable,
     SliceProfile,
     SliceProjector,
+    Slices,
+    StackedProjector,
     Sum,
     VolumeProjector,
     from_sigpy,
@@ -154,6 +156,17 @@ def frames(make: Maker) -> Maker:
     return make_frames
 
 
+def stacked(make: Maker) -> Maker:
+    """Slices that are the last axis of the matrix, each sampled in its own way."""
+
+    def make_stack(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+        first = make(matrix[:2], dtype, seed)
+        assert isinstance(first, CartesianMRI | NonCartesianMRI)  # the operators that slices are measured by
+        return Slices([first.with_mask(first.mask.roll(step, 0)) for step in range(matrix[2])])
+
+    return make_stack
+
+
 def off_resonance(make: Maker) -> Maker:
     """The same encoding over a field of up to 100 Hz, within 10 ms."""
 
@@ -182,6 +195,17 @@ def slices(kind: str, weights: str) -> Maker:
         return SliceProjector(grid, beam, weights)
 
     return make
+
+
+def stack_of_projections(matrix: Matrix, dtype: torch.dtype, seed: int) -> StackedProjector:
+    projector = slices("flat", "joseph")(matrix[:2], dtype, seed)
+    return StackedProjector(projector, matrix[2])
+
+
+def filtered_stack(matrix: Matrix, dtype: torch.dtype, seed: int) -> LinearOperator:
+    projector = stack_of_projections(matrix, dtype, seed)
+    weights = torch.rand(projector.range.shape[1:], generator=rng_of(seed)) if seed % 2 else None
+    return FilteredProjector(projector, None, 0.5, exponent=0.125, ray_weights=weights)
 
 
 def volume(kind: str) -> Maker:
@@ -253,6 +277,7 @@ CASES = (
     Case("frames", Frames, frames(cartesian)),
     Case("frames of two sets", Frames, frames(two_sets(cartesian))),
     Case("frames along a trajectory", Frames, frames(non_cartesian("sigpy")), least=2, normal_error=1e-4),
+    Case("slices", Slices, stacked(cartesian), (3,)),
     Case("off-resonance", OffResonance, off_resonance(cartesian)),
     Case("off-resonance, trajectory", OffResonance, off_resonance(non_cartesian("sigpy")), least=2),
     Case(
@@ -264,8 +289,10 @@ CASES = (
         for kind in ("parallel", "flat", "curved")
         for weights in ("joseph", "strip")
     ),
+    Case("stack of projections", StackedProjector, stack_of_projections, (3,)),
     *(Case(f"volume, {kind}", VolumeProjector, volume(kind), (3,)) for kind in ("parallel", "flat", "curved")),
     Case("filtered slices", FilteredProjector, filtered, (2,)),
+    Case("filtered stack", FilteredProjector, filtered_stack, (3,)),
     Case("filtered volume", FilteredProjector, filtered_volume, (3,)),
     Case("identity", Identity, lambda matrix, _, seed: Identity((1, *matrix), is_complex=seed % 2 == 0)),
     Case("image mask", ImageMask, lambda matrix, _, seed: ImageMask(mask(matrix, seed), is_complex=seed % 2 == 0)),
