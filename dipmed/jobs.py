@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dipmed.calib.coils import CALIBRATION_WIDTH, MAP_METHODS, VolumeReference, estimate_maps, volume_reference
+from dipmed.calib.coils import (
+    CALIBRATION_WIDTH,
+    MAP_METHODS,
+    CoilMaps,
+    VolumeReference,
+    estimate_maps,
+    volume_reference,
+)
 from dipmed.calib.projections import ray_weights
 from dipmed.calib.trajectory import central_kspace
 from dipmed.io.arrays import load_maps
@@ -74,7 +81,11 @@ def n_jobs(scan: Scan, settings: ReconSettings) -> int:
 
 
 def jobs(
-    scan: Scan, settings: ReconSettings, device: torch.device, guides: NDArray[Any] | None = None
+    scan: Scan,
+    settings: ReconSettings,
+    device: torch.device,
+    guides: NDArray[Any] | None = None,
+    maps: Sequence[Sequence[CoilMaps]] | None = None,
 ) -> Iterator[Job]:
     """Yield the images of a prepared scan one after the other, with their operators.
 
@@ -84,6 +95,8 @@ def jobs(
     ----------
     guides
         Similar image of each slice, ``(slice, x, y)`` or ``(1, x, y, z)``, see `dipmed.guides.load_guides`.
+    maps
+        Sensitivity maps of k-space, for each frame those of each slice; None to do as the settings say.
 
     Raises
     ------
@@ -91,7 +104,7 @@ def jobs(
         When maps do not fit the scan, or a series is asked for and there is none.
     """
     single = (
-        _kspace_jobs(scan, settings, device)
+        _kspace_jobs(scan, settings, device, maps)
         if isinstance(scan, KSpaceScan)
         else _projection_jobs(scan, settings, device)
     )
@@ -125,25 +138,25 @@ def _projection_jobs(scan: ProjectionScan, settings: ReconSettings, device: torc
         yield Job(0, index, y, A, None, None, weights)
 
 
-def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+def _kspace_jobs(
+    scan: KSpaceScan, settings: ReconSettings, device: torch.device, maps: Sequence[Sequence[CoilMaps]] | None
+) -> Iterator[Job]:
     """Yield the images of k-space, with their sensitivity maps."""
     if settings.map_sets > 1 and settings.maps != "espirit":
         raise DipmedError("several sets of maps are found by --maps espirit; a file holds one set")
-    from_file = None if settings.maps in MAP_METHODS else _maps_from_file(Path(settings.maps), scan, settings)
-    if from_file is None and find_method(settings.method).takes_series:
-        from_file = _maps_of_all_frames(scan, settings)
+    maps = maps or _maps_for_all(scan, settings)
     variance = None
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
     for frame in range(scan.n_frames):
         volume = None
-        if settings.split_readout and from_file is None:
+        if settings.split_readout and maps is None:
             calibration = None if scan.calibration is None else scan.calibration[0]
             volume = volume_reference(scan.kspace[frame], sampled_mask(scan)[frame], settings.maps, calibration)
         # the slices of a frame share their trajectory
         density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
         for index in range(scan.n_slices):
-            given = None if from_file is None else from_file[index]
+            given = None if maps is None else maps[frame][index]
             if density is None:
                 y, A, A_final = _on_grid(scan, frame, index, settings, given, volume)
             else:
@@ -151,42 +164,55 @@ def _kspace_jobs(scan: KSpaceScan, settings: ReconSettings, device: torch.device
             yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
 
 
+def _maps_for_all(scan: KSpaceScan, settings: ReconSettings) -> list[list[CoilMaps]] | None:
+    """The maps that all frames share, from a file or for a series; None when each image is to have its own."""
+    if settings.maps not in MAP_METHODS:
+        shared = _maps_from_file(Path(settings.maps), scan, settings)
+    elif find_method(settings.method).takes_series:
+        shared = _maps_of_all_frames(scan, settings)
+    else:
+        return None
+    return [[CoilMaps.everywhere(maps) for maps in shared]] * scan.n_frames
+
+
 def _on_grid(
     scan: KSpaceScan,
     frame: int,
     index: int,
     settings: ReconSettings,
-    given: Complex64 | None,
+    given: CoilMaps | None,
     volume: VolumeReference | None,
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one Cartesian image."""
     y, mask = scan.kspace[frame, index], sampled_mask(scan)[frame, index]
     data, sampled = torch.from_numpy(np.ascontiguousarray(y)), torch.from_numpy(np.ascontiguousarray(mask))
-    if given is not None:
-        return data, CartesianMRI(torch.from_numpy(given), sampled), None
     calibration = None if scan.calibration is None else scan.calibration[0, index]
-    found = estimate_maps(y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets)
+    found = given or estimate_maps(
+        y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets
+    )
     A = CartesianMRI(torch.from_numpy(found.cropped), sampled)
-    # maps beyond the support are for the last steps of a fit alone
-    is_fit = find_method(settings.method).is_fit
-    return data, A, CartesianMRI(torch.from_numpy(found.maps), sampled) if is_fit else None
+    return data, A, CartesianMRI(torch.from_numpy(found.maps), sampled) if _ends_wider(found, settings) else None
 
 
 def _along_trajectory(
-    scan: KSpaceScan, frame: int, index: int, density: Tensor, settings: ReconSettings, given: Complex64 | None
+    scan: KSpaceScan, frame: int, index: int, density: Tensor, settings: ReconSettings, given: CoilMaps | None
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
     y, positions = scan.kspace[frame, index], _positions(scan, frame)
-    if given is None:
+    found = given
+    if found is None:
         centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
         found = estimate_maps(centre, mask, settings.maps, n_sets=settings.map_sets)
-        maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
-    else:
-        maps = wide = torch.from_numpy(given)
+    maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     weights = density / norm_bound(NonCartesianMRI(wide, positions, density)) ** 2
     A = NonCartesianMRI(maps, positions, weights)
-    A_final = None if given is not None else NonCartesianMRI(wide, positions, weights)
+    A_final = NonCartesianMRI(wide, positions, weights) if _ends_wider(found, settings) else None
     return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final
+
+
+def _ends_wider(maps: CoilMaps, settings: ReconSettings) -> bool:
+    """Whether there are maps beyond the support, and last steps of a fit that they are for."""
+    return find_method(settings.method).is_fit and not bool(maps.support.all())
 
 
 def _maps_of_all_frames(scan: KSpaceScan, settings: ReconSettings) -> Complex64:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from dipmed.assemble_volume import assemble_volume
+from dipmed.calib.coils import CoilMaps
 from dipmed.config import FitConfig
 from dipmed.dip import Observer, Progress, n_fits
 from dipmed.guides import check_guide, load_guides
@@ -66,6 +67,7 @@ def reconstruct(
     *,
     progress: Callable[[int, int, Progress], None] | None = None,
     observer: Observer | None = None,
+    maps: Sequence[Sequence[CoilMaps]] | None = None,
 ) -> ScanResult:
     """Reconstruct all images of a scan.
 
@@ -78,6 +80,8 @@ def reconstruct(
         Takes the image's number, how many there are, and the progress of its fit.
     observer
         Passed on to the fits, for evaluation from outside.
+    maps
+        Sensitivity maps of k-space, for each frame those of each slice; None to do as the settings say.
     """
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
@@ -93,7 +97,7 @@ def reconstruct(
     parts: list[Reconstruction] = []
     n_images = n_jobs(prepared, settings)
     interrupted = False
-    for number, job in enumerate(jobs(prepared, settings, device, guides)):
+    for number, job in enumerate(jobs(prepared, settings, device, guides, maps)):
         if interrupted:
             part = run_direct(job, settings)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,11 @@ class CoilMaps:
     def cropped(self) -> Complex64:
         """The maps, 0 outside the support."""
         return np.where(self.support, self.maps, np.complex64(0))
+
+    @classmethod
+    def everywhere(cls, maps: Complex64) -> Self:
+        """Maps ``([set,] coil, x, y[, z])`` that are trusted wherever they are."""
+        return cls(maps, np.ones(1, dtype=bool))
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,11 @@ class DeepImagePrior:
         DipmedError
             When this method has no such map of the standard deviation.
         """
+        # callers that evaluate, such as a pipeline around a trained network, have switched gradients off
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._reconstruct(y, A)
+
+    def _reconstruct(self, y: Tensor, A: LinearOperator) -> Reconstruction:
         if self.uncertainty is not None:
             objection = self.uncertainty.objection(type(self.method), self.config)
             if objection is not None:

@@ -43,6 +43,15 @@ def test_same_seed_same_image_bit_for_bit(small_scan):
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_caller_without_gradients_changes_nothing(small_scan, mode):
+    y, A, _, _ = small_scan
+    config = TINY.replace(iterations=5)
+    with mode():
+        found = DeepImagePrior(config)(y, A).image
+    assert torch.equal(found, DeepImagePrior(config)(y, A).image)
+
+
 def test_observing_changes_nothing(small_scan):
     y, A, _, _ = small_scan
     config = TINY.replace(iterations=25)

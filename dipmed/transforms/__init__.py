@@ -1,0 +1,87 @@
+"""MONAI transforms: from a file of k-space or projections to an image, in one ``Compose``.
+
+Array transforms and their ``...d`` pairs for dictionaries follow MONAI's conventions. What they hand on is described in
+`dipmed.transforms.tensors`. Importing this package also lets ``monai.transforms.LoadImage`` open every file of k-space
+and projections that `dipmed.load` opens, and ``SaveImage`` write the formats of `dipmed.io.save_image` that it lacks.
+"""
+
+from __future__ import annotations
+
+from dipmed.transforms.array import (
+    FBP,
+    AdjointReconstruct,
+    CGSense,
+    CompressCoils,
+    DIPReconstruct,
+    EstimateCoilMaps,
+    KeepViews,
+    LoadScan,
+    Prewhiten,
+    RandUndersampleKSpace,
+    Reconstruct,
+    RemoveOversampling,
+    SimulateKSpace,
+    SimulateSinogram,
+    UndersampleKSpace,
+)
+from dipmed.transforms.dictionary import (
+    AdjointReconstructd,
+    CGSensed,
+    CompressCoilsd,
+    DIPReconstructd,
+    EstimateCoilMapsd,
+    FBPd,
+    KeepViewsd,
+    LoadScand,
+    Prewhitend,
+    RandUndersampleKSpaced,
+    Reconstructd,
+    RemoveOversamplingd,
+    SimulateKSpaced,
+    SimulateSinogramd,
+    UndersampleKSpaced,
+)
+from dipmed.transforms.files import ScanReader, VolumeWriter, register
+from dipmed.transforms.tensors import scan_from_tensor, scan_to_tensor, volume_from_tensor, volume_to_tensor
+
+register()
+
+__all__ = [
+    "FBP",
+    "AdjointReconstruct",
+    "AdjointReconstructd",
+    "CGSense",
+    "CGSensed",
+    "CompressCoils",
+    "CompressCoilsd",
+    "DIPReconstruct",
+    "DIPReconstructd",
+    "EstimateCoilMaps",
+    "EstimateCoilMapsd",
+    "FBPd",
+    "KeepViews",
+    "KeepViewsd",
+    "LoadScan",
+    "LoadScand",
+    "Prewhiten",
+    "Prewhitend",
+    "RandUndersampleKSpace",
+    "RandUndersampleKSpaced",
+    "Reconstruct",
+    "Reconstructd",
+    "RemoveOversampling",
+    "RemoveOversamplingd",
+    "ScanReader",
+    "SimulateKSpace",
+    "SimulateKSpaced",
+    "SimulateSinogram",
+    "SimulateSinogramd",
+    "UndersampleKSpace",
+    "UndersampleKSpaced",
+    "VolumeWriter",
+    "register",
+    "scan_from_tensor",
+    "scan_to_tensor",
+    "volume_from_tensor",
+    "volume_to_tensor",
+]

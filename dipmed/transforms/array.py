@@ -1,0 +1,348 @@
+"""Array transforms: one tensor in, one tensor out. `dipmed.transforms.tensors` says what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import Randomizable, Transform
+from monai.utils.misc import ImageMetaKey
+from torch import Tensor
+
+from dipmed.calib.coils import CoilMaps, compress_coils
+from dipmed.calib.noise import prewhiten
+from dipmed.calib.projections import keep_views
+from dipmed.calib.readout import remove_oversampling
+from dipmed.io import load
+from dipmed.jobs import jobs
+from dipmed.prepare import ReconSettings, prepare
+from dipmed.recon import reconstruct, resolve_device
+from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Reconstruction, Scan
+from dipmed.simulate import KSpaceSettings, ProjectionSettings, simulate
+from dipmed.transforms.tensors import (
+    maps_from_tensor,
+    maps_to_tensor,
+    scan_from_tensor,
+    scan_to_tensor,
+    volume_from_tensor,
+    volume_to_tensor,
+)
+from operators import MRIOperator
+
+_MOST_SEEDS = 2**31
+
+
+class LoadScan(Transform):
+    """Read a file of k-space or projections, whatever of `dipmed.load`'s formats it has."""
+
+    def __call__(self, path: str | PathLike[str]) -> MetaTensor:
+        """Return the scan as a tensor.
+
+        Raises
+        ------
+        FormatError
+            When the file is none of them, or damaged.
+        """
+        return scan_to_tensor(load(Path(path)), {str(ImageMetaKey.FILENAME_OR_OBJ): str(path)})
+
+
+class ScanTransform(Transform):
+    """What turns a scan into a scan."""
+
+    def change(self, scan: Scan) -> Scan:
+        """Return the scan as it is handed on."""
+        raise NotImplementedError
+
+    def __call__(self, data: Tensor) -> MetaTensor:
+        """Change a scan.
+
+        Raises
+        ------
+        DipmedError
+            When the tensor is none of a scan, or the change does not suit it.
+        """
+        return scan_to_tensor(self.change(scan_from_tensor(data)), _kept(data))
+
+
+class Prewhiten(ScanTransform):
+    """Make the noise of the coils independent and of equal strength, where its covariance was measured."""
+
+    def change(self, scan: Scan) -> Scan:
+        return prewhiten(_kspace(scan, self))
+
+
+class RemoveOversampling(ScanTransform):
+    """Cut k-space to the field of view along the readout."""
+
+    def change(self, scan: Scan) -> Scan:
+        return remove_oversampling(_kspace(scan, self))
+
+
+class CompressCoils(ScanTransform):
+    """Combine the coils to ``n_coils`` virtual ones, after whitening."""
+
+    def __init__(self, n_coils: int) -> None:
+        self.n_coils = n_coils
+
+    def change(self, scan: Scan) -> Scan:
+        return compress_coils(prewhiten(_kspace(scan, self)), self.n_coils)
+
+
+class UndersampleKSpace(ScanTransform):
+    """Keep a part of k-space by a rule such as ``"random:R=4,acs=16,seed=0"``."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+
+    def change(self, scan: Scan) -> Scan:
+        return prepare(_kspace(scan, self), ReconSettings(undersample=self.rule))
+
+
+class RandUndersampleKSpace(UndersampleKSpace, Randomizable):
+    """Keep another part of k-space at each call: ``rule`` comes without a seed, ``"random:R=4,acs=16"``."""
+
+    def __init__(self, rule: str) -> None:
+        if "seed=" in rule:
+            raise DipmedError(f"the rule of a random transform draws its seed itself, got {rule!r}")
+        super().__init__(rule)
+        self.seed = 0
+
+    def randomize(self, data: Any = None) -> None:
+        self.seed = int(self.R.randint(_MOST_SEEDS))
+
+    def change(self, scan: Scan) -> Scan:
+        self.randomize()
+        # a rule without settings has no colon yet
+        separator = "," if ":" in self.rule else ":"
+        return UndersampleKSpace(f"{self.rule}{separator}seed={self.seed}").change(scan)
+
+
+class KeepViews(ScanTransform):
+    """Keep ``n_views`` of the views of projections, evenly."""
+
+    def __init__(self, n_views: int) -> None:
+        self.n_views = n_views
+
+    def change(self, scan: Scan) -> Scan:
+        return keep_views(_projections(scan, self), self.n_views)
+
+
+class _Simulate(Transform, Randomizable):
+    """Measure an image ``(1, x, y, z)``; noise and phase are drawn anew at each call unless there is a seed."""
+
+    def __init__(self, settings: KSpaceSettings | ProjectionSettings, seed: int | None) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.drawn = 0
+
+    def randomize(self, data: Any = None) -> None:
+        self.drawn = int(self.R.randint(_MOST_SEEDS))
+
+    def __call__(self, image: Tensor) -> tuple[MetaTensor, MetaTensor]:
+        """Return the scan, and the image ``(1, x, y, z)`` that it should give, on the grid of the reconstruction.
+
+        Raises
+        ------
+        DipmedError
+            When the image cannot be measured so.
+        """
+        if self.seed is None:
+            self.randomize()
+        seed = self.drawn if self.seed is None else self.seed
+        made = simulate(volume_from_tensor(image), replace(self.settings, seed=seed))
+        kept = _kept(image)
+        return scan_to_tensor(made.scan, kept), volume_to_tensor(made.reference, kept)
+
+
+class SimulateKSpace(_Simulate):
+    """Measure a magnitude image with coils; the parameters are those of `dipmed.simulate.KSpaceSettings`."""
+
+    def __init__(
+        self,
+        n_coils: int = 8,
+        noise: float = 0.0,
+        undersample: str | None = None,
+        reduce: int = 2,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(KSpaceSettings(n_coils, noise, undersample, reduce), seed)
+
+
+class SimulateSinogram(_Simulate):
+    """Project Hounsfield units; the parameters are those of `dipmed.simulate.ProjectionSettings`."""
+
+    def __init__(
+        self,
+        n_views: int,
+        geometry: str = "fan",
+        photons: float | None = None,
+        water_per_mm: float = 0.02,
+        reduce: int = 2,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(ProjectionSettings(n_views, geometry, photons, water_per_mm, reduce), seed)
+
+
+class EstimateCoilMaps(Transform):
+    """Estimate sensitivity maps from the centre of k-space, for each frame and slice.
+
+    They are those of whitened k-space without oversampling, which is what every reconstruction here starts from.
+
+    Parameters
+    ----------
+    method
+        ``"espirit"`` or ``"jsense"``.
+    n_sets
+        Sets of ESPIRiT maps.
+    """
+
+    def __init__(self, method: str = "espirit", n_sets: int = 1) -> None:
+        self.settings = ReconSettings(maps=method, map_sets=n_sets, device="cpu")
+
+    def __call__(self, kspace: Tensor) -> MetaTensor:
+        """Return maps ``(frame, slice, [set,] coil, x, y[, z])``."""
+        scan = prepare(_kspace(scan_from_tensor(kspace), self), self.settings)
+        assert isinstance(scan, KSpaceScan)  # noqa: S101  # preparing keeps the kind
+        found: list[list[CoilMaps]] = [[] for _ in range(scan.n_frames)]
+        for job in jobs(scan, self.settings, torch.device("cpu")):
+            assert isinstance(job.A, MRIOperator)  # noqa: S101  # the operator of k-space
+            maps = job.A.maps.numpy()
+            beyond = maps if job.A_final is None else job.A_final.maps.numpy()
+            support = (maps != 0).any(axis=-job.ndim - 1, keepdims=maps.ndim > job.ndim + 1)
+            found[job.frame].append(CoilMaps(beyond, support))
+        return maps_to_tensor(found, scan.affine)
+
+
+class Reconstruct(Transform):
+    """Reconstruct a scan by any method that ``dipmed methods`` lists.
+
+    Parameters
+    ----------
+    method
+        Name of the method; None for the one that the class stands for.
+    keep_complex
+        Give a complex image where the scan gives one, rather than its magnitude.
+    settings
+        Further fields of `dipmed.prepare.ReconSettings`, such as ``preset``, ``device``, ``sets`` or ``hounsfield``;
+        those of `dipmed.config.FitConfig`, such as ``iterations`` or ``stop``, replace the preset's.
+    """
+
+    default: ClassVar[str] = "dip"
+
+    def __init__(self, method: str | None = None, *, keep_complex: bool = False, **settings: Any) -> None:
+        known = ReconSettings.__dataclass_fields__
+        changes = {name: value for name, value in settings.items() if name not in known}
+        chosen = {name: value for name, value in settings.items() if name in known}
+        changes = {**chosen.pop("changes", {}), **changes}
+        self.settings = ReconSettings(method=method or self.default, changes=changes, **chosen)
+        # so that a wrong name is told here and not in a worker
+        for modality in ("mri", "ct"):
+            self.settings.fit_config(modality, 2)
+        self.keep_complex = keep_complex
+
+    def __call__(self, data: Tensor, maps: Tensor | None = None) -> MetaTensor:
+        """Return the image ``(frame, x, y, z)``.
+
+        ``meta`` says how it came about: ``method``, ``preset``, ``unit``, ``stop`` (a line for each image) and
+        ``seconds``.
+
+        Parameters
+        ----------
+        data
+            K-space or projections.
+        maps
+            Sensitivity maps of k-space, as `EstimateCoilMaps` returns them or of one's own; None to estimate them.
+
+        Raises
+        ------
+        DipmedError
+            When the scan cannot be reconstructed so.
+        """
+        scan = scan_from_tensor(data)
+        given = None if maps is None else maps_from_tensor(maps, _prepared_kspace(scan, self))
+        result = reconstruct(scan, self.settings, maps=given)
+        volume = result.volume
+        if np.iscomplexobj(volume.data) and not self.keep_complex:
+            volume = ImageVolume(np.abs(volume.data), volume.affine)
+        return volume_to_tensor(
+            volume,
+            {
+                **_kept(data),
+                "method": self.settings.method,
+                "preset": result.preset,
+                "unit": result.unit or "",
+                "stop": "\n".join(map(_in_words, result.reconstructions)),
+                "assumptions": "\n".join(result.assumptions),
+                "notes": "\n".join(result.notes),
+                "seconds": result.seconds["total"],
+            },
+        )
+
+
+class DIPReconstruct(Reconstruct):
+    """Fit an untrained network to the scan, by default as the preset of its modality says."""
+
+
+class FBP(Reconstruct):
+    """Filtered back-projection, of cones by Feldkamp."""
+
+    default: ClassVar[str] = "fbp"
+
+
+class CGSense(Reconstruct):
+    """Regularised least squares with sensitivity maps."""
+
+    default: ClassVar[str] = "cg-sense"
+
+
+class AdjointReconstruct(Transform):
+    """Apply the adjoint of the measurement: the zero-filled image of k-space, unfiltered back-projection."""
+
+    def __init__(self, *, keep_complex: bool = False, device: str = "auto") -> None:
+        self.keep_complex = keep_complex
+        self.settings = ReconSettings(method="zero-filled", device=device)
+
+    def __call__(self, data: Tensor, maps: Tensor | None = None) -> MetaTensor:
+        """Return the image ``(frame, x, y, z)``; see `Reconstruct`."""
+        scan = scan_from_tensor(data)
+        if isinstance(scan, KSpaceScan):
+            return Reconstruct("zero-filled", keep_complex=self.keep_complex, device=self.settings.device)(data, maps)
+        prepared = prepare(scan, self.settings)
+        device = resolve_device(self.settings.device)
+        images = [job.A.adjoint(job.y)[0].cpu().numpy() for job in jobs(prepared, self.settings, device)]
+        image = images[0] if prepared.ndim == 3 else np.stack(images, axis=-1)
+        return volume_to_tensor(ImageVolume(image, prepared.affine), _kept(data))
+
+
+def _prepared_kspace(scan: Scan, transform: Reconstruct) -> KSpaceScan:
+    prepared = prepare(_kspace(scan, transform), transform.settings)
+    assert isinstance(prepared, KSpaceScan)  # noqa: S101  # preparing keeps the kind
+    return prepared
+
+
+def _in_words(part: Reconstruction) -> str:
+    return f"{part.stop.rule} at {part.stop.iteration}: {part.stop.reason}"
+
+
+def _kept(data: Tensor) -> dict[str, Any]:
+    """What is handed on from one tensor to the next whatever it holds: where it came from."""
+    meta = data.meta if isinstance(data, MetaTensor) else {}
+    name = str(ImageMetaKey.FILENAME_OR_OBJ)
+    return {name: meta[name]} if name in meta else {}
+
+
+def _kspace(scan: Scan, transform: object) -> KSpaceScan:
+    if not isinstance(scan, KSpaceScan):
+        raise DipmedError(f"{type(transform).__name__} is for k-space, but the tensor holds projections")
+    return scan
+
+
+def _projections(scan: Scan, transform: object) -> ProjectionScan:
+    if not isinstance(scan, ProjectionScan):
+        raise DipmedError(f"{type(transform).__name__} is for projections, but the tensor holds k-space")
+    return scan

@@ -1,0 +1,214 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.data import CacheDataset, DataLoader, PersistentDataset, decollate_batch
+from monai.transforms import Compose, LoadImaged, SaveImage, SaveImaged
+
+from dipmed.calib.coils import compress_coils
+from dipmed.calib.noise import prewhiten
+from dipmed.io import load, load_image
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
+from dipmed.scan import DipmedError
+from dipmed.transforms import (
+    AdjointReconstructd,
+    CGSensed,
+    CompressCoilsd,
+    DIPReconstruct,
+    DIPReconstructd,
+    EstimateCoilMapsd,
+    FBPd,
+    KeepViewsd,
+    LoadScand,
+    Prewhitend,
+    RandUndersampleKSpaced,
+    Reconstruct,
+    Reconstructd,
+    SimulateKSpaced,
+    SimulateSinogramd,
+    UndersampleKSpaced,
+    VolumeWriter,
+    scan_from_tensor,
+    scan_to_tensor,
+)
+
+RULE = "random:R=2,acs=12"
+BRIEF = {"iterations": 4, "sets": ("network.channels=8,8",), "device": "cpu"}
+
+
+def direct(scan, **settings):
+    return reconstruct(scan, ReconSettings(device="cpu", **settings)).volume
+
+
+def test_from_a_file_to_the_same_image_as_the_direct_call(scan_file):
+    pipeline = Compose(
+        [
+            LoadScand(keys="kspace"),
+            UndersampleKSpaced("kspace", f"{RULE},seed=0"),
+            EstimateCoilMapsd(keys="kspace", maps_key="maps"),
+            DIPReconstructd(keys="kspace", maps_key="maps", output_key="image", **BRIEF),
+        ]
+    )
+    image = pipeline({"kspace": str(scan_file)})["image"]
+    expected = direct(
+        load(scan_file), undersample=f"{RULE},seed=0", sets=BRIEF["sets"], changes={"iterations": BRIEF["iterations"]}
+    )
+    np.testing.assert_allclose(
+        image[0].numpy(), np.abs(expected.data), rtol=1e-5, atol=1e-5 * np.abs(expected.data).max()
+    )
+    np.testing.assert_array_equal(image.affine.numpy(), expected.affine)
+    assert image.shape == (1, 32, 28, 2)
+    assert image.meta["method"] == "dip"
+    assert image.meta["stop"].count("\n") == 1
+    assert image.meta["filename_or_obj"] == str(scan_file)
+
+
+@pytest.mark.filterwarnings("ignore:.*nvImageCodec:UserWarning")  # of another reader of MONAI's
+def test_monai_loads_and_saves_our_files(scan_file, tmp_path):
+    pipeline = Compose(
+        [
+            LoadImaged(keys="kspace", dtype=None),
+            Reconstructd("kspace", "cg-sense", output_key="image", device="cpu"),
+            SaveImaged("image", output_dir=tmp_path, output_ext=".nii.gz", output_postfix="", separate_folder=False),
+            SaveImaged("image", output_dir=tmp_path, output_ext=".npz", output_postfix="", separate_folder=False),
+        ]
+    )
+    pipeline({"kspace": str(scan_file)})
+    expected = direct(load(scan_file), method="cg-sense")
+    for ending in (".nii.gz", ".npz"):
+        found = load_image(tmp_path / f"scan{ending}")
+        np.testing.assert_allclose(found.data, np.abs(expected.data), rtol=1e-5)
+        np.testing.assert_allclose(found.affine, expected.affine, atol=1e-5)
+
+
+def test_one_slice_is_saved_by_our_writer(scan, tmp_path):
+    one = scan.replace(kspace=scan.kspace[:, :1], mask=scan.mask[:, :1])
+    image = Reconstruct("zero-filled", device="cpu")(scan_to_tensor(one))
+    SaveImage(tmp_path, "", separate_folder=False, writer=VolumeWriter, print_log=False)(
+        image, filename=tmp_path / "one"
+    )
+    found = load_image(tmp_path / "one.nii.gz")
+    np.testing.assert_allclose(found.data, image[0].numpy())
+    np.testing.assert_allclose(found.affine, scan.affine, atol=1e-5)
+
+
+def test_coils_are_whitened_and_compressed_as_by_hand(scan):
+    found = Compose([Prewhitend("kspace"), CompressCoilsd("kspace", 2)])({"kspace": scan_to_tensor(scan)})["kspace"]
+    np.testing.assert_array_equal(scan_from_tensor(found).kspace, compress_coils(prewhiten(scan), 2).kspace)
+
+
+def test_random_undersampling_follows_the_random_state_and_changes_with_each_call(scan):
+    data = {"kspace": scan_to_tensor(scan)}
+    masks = []
+    for _ in range(2):
+        pipeline = Compose([RandUndersampleKSpaced("kspace", RULE)]).set_random_state(seed=3)
+        masks.append([pipeline(data)["kspace"].meta["mask"] for _ in range(2)])
+    (first, second), (again, _) = masks
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not scan_to_tensor(scan).meta["mask"].logical_not().any()
+
+
+def test_an_image_is_measured_and_comes_back(scan):
+    image = direct(scan, method="zero-filled")
+    tensor = torch.from_numpy(np.abs(image.data))[None]
+    pipeline = Compose(
+        [
+            SimulateKSpaced("image", 4, output_key="kspace", reference_key="truth"),
+            AdjointReconstructd("kspace", output_key="found", device="cpu"),
+        ]
+    )
+    made = pipeline({"image": tensor})
+    error = (made["found"] - made["truth"]).norm() / made["truth"].norm()
+    assert made["found"].shape == (1, 16, 14, 2)
+    assert error < 0.1
+
+
+def test_projections_are_made_and_reconstructed(attenuating):
+    pipeline = Compose(
+        [
+            SimulateSinogramd("image", 60, geometry="parallel", output_key="scan", reference_key="truth"),
+            KeepViewsd("scan", 30),
+            FBPd("scan", output_key="fbp", device="cpu"),
+            AdjointReconstructd("scan", output_key="adjoint", device="cpu"),
+            DIPReconstructd("scan", output_key="dip", **BRIEF),
+        ]
+    )
+    made = pipeline({"image": attenuating})
+    assert made["scan"].shape[:2] == (2, 30)
+    assert made["fbp"][0, 12:20, 12:20].mean() == pytest.approx(0.02, rel=0.02)
+    for key in ("fbp", "adjoint", "dip"):
+        assert made[key].shape == made["truth"].shape
+        np.testing.assert_allclose(made[key].affine, made["truth"].affine)
+    assert made["dip"].meta["unit"] == "1/mm"
+
+
+def test_own_maps_and_own_arrays(scan):
+    data = {"kspace": scan_to_tensor(scan)}
+    estimated = EstimateCoilMapsd("kspace", maps_key="maps")(data)
+    own = {**data, "maps": torch.from_numpy(estimated["maps"].numpy()[0])}
+    one, other = (CGSensed("kspace", maps_key="maps", device="cpu")(given)["kspace"] for given in (estimated, own))
+    np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-4 * float(one.max()))
+
+
+@pytest.mark.parametrize("transform", [EstimateCoilMapsd, CGSensed, AdjointReconstructd, LoadScand])
+def test_missing_keys_are_told_or_passed_over(transform):
+    with pytest.raises(KeyError):
+        transform("kspace")({})
+    assert transform("kspace", allow_missing_keys=True)({"other": 1}) == {"other": 1}
+
+
+def test_transforms_are_pickled(scan):
+    pipeline = Compose(
+        [UndersampleKSpaced("kspace", f"{RULE},seed=0"), Reconstructd("kspace", "zero-filled", device="cpu")]
+    )
+    again = pickle.loads(pickle.dumps(pipeline))  # noqa: S301  # our own bytes
+    data = {"kspace": scan_to_tensor(scan)}
+    assert torch.equal(again(data)["kspace"].as_tensor(), pipeline(data)["kspace"].as_tensor())
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (lambda: DIPReconstruct("no-such"), "unknown method"),
+        (lambda: DIPReconstruct(iterations=0), "iterations must be at least 1"),
+        (lambda: DIPReconstruct(no_such=1), "no_such"),
+        (lambda: RandUndersampleKSpaced("kspace", "random:R=2,seed=1"), "draws its seed itself"),
+        (lambda: CGSensed(("a", "b"), output_key="c"), "as many places"),
+    ],
+)
+def test_wrong_settings_are_told_when_the_transform_is_made(made, expected):
+    with pytest.raises((DipmedError, TypeError, ValueError), match=expected):
+        made()
+
+
+def test_maps_of_another_scan_are_refused(scan):
+    maps = EstimateCoilMapsd("kspace", maps_key="maps")({"kspace": scan_to_tensor(scan)})["maps"]
+    half = scan.replace(kspace=scan.kspace[:, :1], mask=scan.mask[:, :1])
+    with pytest.raises(DipmedError, match="another scan"):
+        CGSensed("kspace", maps_key="maps")({"kspace": scan_to_tensor(half), "maps": maps})
+
+
+def test_projections_have_no_coils(attenuating):
+    made = SimulateSinogramd("image", 10)({"image": attenuating})
+    with pytest.raises(DipmedError, match="is for k-space"):
+        EstimateCoilMapsd("image")(made)
+
+
+def test_in_datasets_and_workers(scan_file, tmp_path):
+    data = [{"kspace": str(scan_file)}] * 2
+    load_once = [LoadScand("kspace")]
+    random = [RandUndersampleKSpaced("kspace", RULE), AdjointReconstructd("kspace", output_key="image", device="cpu")]
+    pipeline = Compose([*load_once, *random])
+    cached = CacheDataset(data, pipeline, cache_rate=1.0, num_workers=1, progress=False)
+    persistent = PersistentDataset(data, pipeline, tmp_path, track_meta=True, weights_only=False)
+    for dataset in (cached, persistent):
+        pipeline.set_random_state(seed=0)
+        batch = next(iter(DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork")))
+        assert batch["image"].shape == (2, 1, 32, 28, 2)
+        masks = [one["kspace"].meta["mask"] for one in decollate_batch(batch)]
+        assert not torch.equal(*masks)
+
+    assert len(list(tmp_path.iterdir())) == 1
