@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Set up the environment and run the tests; arguments go on to pytest.
+# Set up the environment and run the tests, a process on every core; arguments go on to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
-exec python -m pytest "$@"
+# the tests are many and small: threads inside of one would only get in the way of the others
+export OMP_NUM_THREADS=1
+exec python -m pytest --numprocesses auto "$@"
