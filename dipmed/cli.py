@@ -420,6 +420,19 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+@app.command(name="init-bundle")
+def init_bundle(
+    folder: Annotated[Path, typer.Argument(help="Folder of the bundle, made if it is not there.")],
+    method: Annotated[str, typer.Option(help="Method, see `dipmed methods`.")] = "dip",
+    preset: Annotated[str | None, typer.Option(help="Preset; by default the one for the scan.")] = None,
+) -> None:
+    """Write a MONAI bundle that reconstructs a file, for `python -m monai.bundle run`."""
+    from dipmed import bundle
+
+    for path in bundle.init_bundle(folder, method, preset):
+        typer.echo(path)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to make and write to.")] = Path("demo-output"),
