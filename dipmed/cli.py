@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from dipmed import __version__
+from dipmed.cli_common import (
+    INTERRUPTED,
+    DeviceOption,
+    IterationsOption,
+    JsonOption,
+    SeedOption,
+    SetOption,
+    SlicesOption,
+    StopOption,
+    TimeOption,
+    WatchOption,
+    changes,
+    check_distinct,
+    check_json,
+    console,
+    end_interrupted,
+    parse_slices,
+    split_names,
+    state,
+    write_json,
+)
+from dipmed.cli_restore import restore
 from operators.errors import DipmedError
 
 if TYPE_CHECKING:
@@ -28,8 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True)  # standard output belongs to records
-_INTERRUPTED = 130
 
 FileArgument = Annotated[
     Path,
@@ -38,11 +57,6 @@ FileArgument = Annotated[
         "for BART the .cfl, the .hdr or their common name."
     ),
 ]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write a record; - for standard output.")
-]
-DeviceOption = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same image.")]
 UndersampleOption = Annotated[
     str | None,
     typer.Option(
@@ -67,15 +81,6 @@ ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many
 MatrixOption = Annotated[
     int | None, typer.Option(min=2, metavar="N", help="CT: N x N pixels over the same field of view.")
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Setting of the fit or option of the method, as `dipmed methods --json -` lists them; may be repeated. "
-        "With METHOD.KEY=VALUE for that method alone.",
-    ),
-]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Pre-trained weights, .safetensors, for the methods that start from some."),
@@ -84,14 +89,6 @@ GuideOption = Annotated[
     Path | None,
     typer.Option("--reference-image", metavar="FILE", help="Similar image on the scan's grid, for reference-guided."),
 ]
-StopOption = Annotated[str | None, typer.Option(metavar="RULE", help="Stopping rule; `dipmed methods` lists them.")]
-WatchOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="a,b", help="Rules that keep a curve beside the stopping rule, and say what they would have chosen."
-    ),
-]
-IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
 UncertaintyOption = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +100,6 @@ UncertaintyOption = Annotated[
 SamplesOption = Annotated[
     int | None, typer.Option("--uncertainty-samples", min=2, metavar="N", help="Fits of an ensemble, or outputs.")
 ]
-TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 
 
 def _show_version(value: bool) -> None:
@@ -119,10 +115,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    _state["debug"] = debug
-
-
-_state = {"debug": False, "told": False}
+    state["debug"] = debug
 
 
 @app.command()
@@ -132,10 +125,10 @@ def info(file: FileArgument, json_file: JsonOption = None) -> None:
     from dipmed.io import load
     from dipmed.record import scan_record
 
-    _check_json(json_file, force=True)
+    check_json(json_file, force=True)
     record = scan_record(load(file))
     show_scan(console if json_file == "-" else Console(), record)
-    _write_json(json_file, record)
+    write_json(json_file, record)
 
 
 @app.command()
@@ -173,7 +166,7 @@ def recon(
     water: Annotated[
         float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm, for Hounsfield units.")
     ] = None,
-    slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
+    slices: SlicesOption = None,
     uncertainty: UncertaintyOption = None,
     uncertainty_samples: SamplesOption = None,
     device: DeviceOption = "auto",
@@ -199,7 +192,7 @@ def recon(
     settings = ReconSettings(
         method=method,
         preset=preset,
-        changes=_changes(stop=stop, watch=_names(watch), iterations=iterations, time_limit=time_limit, seed=seed),
+        changes=changes(stop=stop, watch=split_names(watch), iterations=iterations, time_limit=time_limit, seed=seed),
         sets=tuple(sets or ()),
         weights=_load_weights(weights),
         undersample=undersample,
@@ -216,7 +209,7 @@ def recon(
         matrix=matrix,
         hounsfield=hounsfield,
         water=water,
-        slices=_parse_slices(slices),
+        slices=parse_slices(slices),
         uncertainty=_uncertainty(uncertainty, uncertainty_samples),
         device=device,
     )
@@ -227,8 +220,8 @@ def recon(
     maps_of_std = [] if uncertainty is None else [std_path(path) for path in out]
     for path in (*out, *maps_of_std):
         check_output(path, force=force)
-    _check_distinct([*out, *maps_of_std])
-    _check_json(json_file, force=force)
+    check_distinct([*out, *maps_of_std])
+    check_json(json_file, force=force)
     scan = load(file)
     console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
     with FitProgress(console) as progress:
@@ -240,7 +233,7 @@ def recon(
         for path in maps_of_std:
             save_image(result.std, path, force=force)
         written += maps_of_std
-    _write_json(json_file, recon_record(result, settings), force=force)
+    write_json(json_file, recon_record(result, settings), force=force)
     _tell_result(result, written)
 
 
@@ -266,7 +259,7 @@ def simulate(
     undersample: Annotated[
         str | None, typer.Option(metavar="SPEC", help="MRI: lines to measure, e.g. random:R=4,acs=16,seed=0.")
     ] = None,
-    slices: Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")] = None,
+    slices: SlicesOption = None,
     reduce: Annotated[
         int, typer.Option(metavar="K", help="Reconstruct pixels K times larger than the voxels; 2 or more.")
     ] = 2,
@@ -279,12 +272,12 @@ def simulate(
     from dipmed.simulate import check_outputs, make_settings, read_volume, reference_path, save_simulation
     from dipmed.simulate import simulate as measure
 
-    of_ct = _changes(geometry=geometry, n_views=views, photons=photons, water_per_mm=water)
-    of_mri = _changes(n_coils=n_coils, noise=noise, undersample=undersample)
+    of_ct = changes(geometry=geometry, n_views=views, photons=photons, water_per_mm=water)
+    of_mri = changes(n_coils=n_coils, noise=noise, undersample=undersample)
     settings = make_settings(modality, of_ct, of_mri, reduce=reduce, seed=seed)
-    chosen = _parse_slices(slices)
+    chosen = parse_slices(slices)
     check_outputs(out, force=force)
-    _check_json(json_file, force=force)
+    check_json(json_file, force=force)
     parts = "views" if modality == "ct" else "slices"
     with console.status("reading") as status:
         result = measure(
@@ -294,10 +287,13 @@ def simulate(
             progress=lambda done, total: status.update(f"measured {done} of {total} {parts}"),
         )
     save_simulation(result, out, force=force)
-    _write_json(json_file, simulation_record(result), force=force)
+    write_json(json_file, simulation_record(result), force=force)
     for sentence in (*result.assumptions, *result.scan.notes):
         console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
     console.print(f"{escape(str(out))}, and the truth in {escape(str(reference_path(out)))}", soft_wrap=True)
+
+
+app.command()(restore)
 
 
 @app.command()
@@ -350,10 +346,10 @@ def compare(
     from dipmed.recon import resolve_device
     from dipmed.record import versions
 
-    names = _names(methods)
+    names = split_names(methods)
     settings = ReconSettings(
         preset=preset,
-        changes=_changes(watch=_names(watch), iterations=iterations, seed=seed),
+        changes=changes(watch=split_names(watch), iterations=iterations, seed=seed),
         sets=tuple(sets or ()),
         weights=_load_weights(weights),
         undersample=undersample,
@@ -379,7 +375,7 @@ def compare(
         if plot.suffix != ".png":
             raise DipmedError(f"--plot draws a .png, got {plot.name}")
         check_target(plot, force=force)
-    _check_json(json_file, force=force)
+    check_json(json_file, force=force)
     scan = load(file)
     with console.status("starting") as status:
         result = comparing.compare(
@@ -396,7 +392,7 @@ def compare(
         "rows": result.rows,
         "versions": versions(),
     }
-    _write_json(json_file, record, force=force)
+    write_json(json_file, record, force=force)
 
 
 @app.command()
@@ -405,10 +401,10 @@ def methods(json_file: JsonOption = None) -> None:
     from dipmed.display import show_methods
     from dipmed.record import methods_record
 
-    _check_json(json_file, force=True)
+    check_json(json_file, force=True)
     if json_file != "-":
         show_methods(Console())
-    _write_json(json_file, methods_record())
+    write_json(json_file, methods_record())
 
 
 @app.command()
@@ -465,29 +461,12 @@ def demo(
     )
 
 
-def _changes(**options: Any) -> dict[str, Any]:
-    """The options that were given, as changes to a preset."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    """Names with commas between them."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _uncertainty(kind: str | None, samples: int | None) -> Uncertainty | None:
     from dipmed.dip import Uncertainty
 
     if kind is None and samples is not None:
         raise DipmedError("--uncertainty-samples needs --uncertainty, which says of what")
     return None if kind is None else Uncertainty(kind, samples)  # type: ignore[arg-type]  # it checks
-
-
-def _check_distinct(paths: list[Path]) -> None:
-    """Refuse two outputs of the same name, of which the second would replace the first or fail after the work."""
-    for path in paths:
-        if paths.count(path) > 1:
-            raise DipmedError(f"{path} would be written twice; choose other names for the images")
 
 
 def _check_settings(settings: ReconSettings, method: str | None = None) -> FitConfig:
@@ -513,44 +492,13 @@ def _load_weights(path: Path | None) -> PretrainedWeights | None:
     return None if path is None else load_weights(path)
 
 
-def _parse_slices(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, colon, end = text.partition(":")
-    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise DipmedError(f"--slices takes A:B with 0 <= A < B, got {text!r}")
-    return int(first), int(end)
-
-
-def _check_json(target: str | None, *, force: bool) -> None:
-    from dipmed.io.files import check_target
-
-    if target is not None and target != "-":
-        check_target(Path(target), force=force)
-
-
-def _write_json(target: str | None, record: dict[str, Any], *, force: bool = True) -> None:
-    from dipmed.io.files import atomic_write
-
-    if target is None:
-        return
-    text = json.dumps(record, indent=2, allow_nan=False)
-    if target == "-":
-        typer.echo(text)
-        return
-    with atomic_write(Path(target), force=force) as temporary:
-        temporary.write_text(text + "\n")
-
-
 def _tell_result(result: ScanResult, out: list[Path]) -> None:
     for sentence in result.assumptions:
         console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
     first = result.reconstructions[0]
     names = ", ".join(str(path) for path in out)
     if result.was_interrupted:
-        console.print(f"interrupted: the best image so far was written to {escape(names)}", soft_wrap=True)
-        _state["told"] = True
-        raise typer.Exit(_INTERRUPTED)
+        end_interrupted(out)
     console.print(
         f"{escape(names)}: {first.method}, {first.iterations} iterations, {result.seconds['total']:.1f} s; "
         f"image of iteration {first.stop.iteration}: {escape(first.stop.reason)}",
@@ -563,17 +511,17 @@ def main() -> None:
     try:
         app()
     except DipmedError as error:
-        if _state["debug"]:
+        if state["debug"]:
             raise
         console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
         sys.exit(1)
     except SystemExit as end:
         # typer turns Ctrl-C outside a fit into this exit code without a word
-        if end.code == _INTERRUPTED and not _state["told"]:
+        if end.code == INTERRUPTED and not state["told"]:
             console.print("interrupted: nothing was written", soft_wrap=True)
         raise
     except MemoryError:
-        if _state["debug"]:
+        if state["debug"]:
             raise
         console.print("[bold red]error:[/] out of memory; try --coils N, --matrix N or --slices A:B", soft_wrap=True)
         sys.exit(1)

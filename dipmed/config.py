@@ -177,12 +177,30 @@ _CT = FitConfig(
     renew_input=True,
 )
 
+_IMAGE = FitConfig(
+    network=NetworkConfig(channels=(32, 32, 32, 32)),
+    inputs=("tv",),
+    input_update="none",
+    tv_weight=0.01,
+    final_rate=0.5,
+    data_consistency_steps=0,
+    stop="self-referenced",
+)
+_DENOISE = _IMAGE.replace(
+    iterations=350,
+    refit="restart",  # the best iterate comes early, and is worth the noise that the rule has added
+)
+
 PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=250),
     "ct-2d": _CT,
     "ct-3d": _CT.replace(network=_IN_3D, iterations=300, tv_weight=5e-3, final_rate=0.0),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),
+    "image-2d": _IMAGE,
+    "image-3d": _IMAGE.replace(network=_IN_3D),
+    "denoise-2d": _DENOISE,
+    "denoise-3d": _DENOISE.replace(network=_IN_3D),
 }
 
 

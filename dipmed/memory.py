@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dipmed.config import FitConfig
@@ -79,6 +80,11 @@ def kspace_memory(
     coils = scan.n_coils if n_coils is None else n_coils
     per_image = n_fits * n_voxels * (8 * coils * (kspaces + n_sets - 1) + n_sets * per_voxel)
     return _COPIES * scan.kspace.nbytes + per_image
+
+
+def image_memory(shape: tuple[int, ...], config: FitConfig, n_fits: int) -> float:
+    """Estimate the bytes that a fit to an image ``(x, y[, z])`` takes, with ``n_fits`` beside each other."""
+    return n_fits * float(math.prod(shape)) * _FIT_BYTES * config.network.channels[0]
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -17,7 +17,8 @@ from dipmed.dip import RULES
 from dipmed.methods import METHODS
 from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
-from dipmed.scan import KSpaceScan, ProjectionScan, Scan
+from dipmed.restore import Restoration, RestoreSettings
+from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
 from dipmed.simulate import Simulation
 from dipmed.weights import PretrainedWeights
 
@@ -115,18 +116,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "seed": result.config.seed,
         "stop": asdict(first.stop),
         "iterations": first.iterations,
-        "images": [
-            {
-                "method": part.method,
-                "stop": asdict(part.stop),
-                "iterations": part.iterations,
-                "seconds": part.seconds,
-                "scale": part.scale,
-                "curves": part.curves,
-                "choices": part.choices,
-            }
-            for part in result.reconstructions
-        ],
+        "images": [_part_record(part) for part in result.reconstructions],
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
         "device": result.device,
@@ -149,6 +139,43 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
         "versions": versions(),
+    }
+
+
+def restore_record(result: Restoration, settings: RestoreSettings) -> dict[str, Any]:
+    """What `dipmed restore --json` writes: how an image came about, of which nothing was measured anew."""
+    return {
+        "input": "image",
+        "measured_anew": False,
+        "statement": "Made from an image and not from k-space or projections: a model filled in what it did not show.",
+        "task": asdict(settings.task),
+        "preset": settings.preset,
+        "seed": settings.config().seed,
+        "slices": settings.slices,
+        "noise_level": result.sigma,
+        "noise_level_given": settings.sigma is not None,
+        "pieces": [_part_record(part) for part in result.parts],
+        "seconds": {"total": result.seconds},
+        "peak_memory_mib": peak_memory_mib(),
+        "device": result.device,
+        "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
+        "unit": result.unit,
+        "config": asdict(settings.config()),
+        "assumptions": list(result.assumptions),
+        "notes": list(result.notes),
+        "versions": versions(),
+    }
+
+
+def _part_record(part: Reconstruction) -> dict[str, Any]:
+    return {
+        "method": part.method,
+        "stop": asdict(part.stop),
+        "iterations": part.iterations,
+        "seconds": part.seconds,
+        "scale": part.scale,
+        "curves": part.curves,
+        "choices": part.choices,
     }
 
 

@@ -217,6 +217,13 @@ class SliceProfile(Separable):
         coarse[:3, 3] += self.offset * affine[:3, self.axis]
         return coarse
 
+    def fine_affine(self, affine: Array) -> Array:
+        """Return the affine of the volume, 4x4, from that of the slices."""
+        fine = affine.copy()
+        fine[:3, self.axis] /= self.factor
+        fine[:3, 3] -= self.offset * fine[:3, self.axis]
+        return fine
+
 
 def _convolution(kernel: Tensor, size: int, boundary: str) -> Tensor:
     """Return the matrix of a convolution, ``(size, size)``."""

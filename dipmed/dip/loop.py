@@ -178,7 +178,7 @@ class DeepImagePrior:
                 reason = fit.step()
                 if self.observer is not None and fit.iteration % self.observer_interval == 0:
                     self.observer(after + fit.iteration, fit.finish(fit.candidate)[0])
-                if self.progress is not None and fit.iteration % CHECK_INTERVAL == 0:
+                if self.progress is not None and fit.losses and fit.iteration % CHECK_INTERVAL == 0:
                     self.progress(fit.report())
                 if reason is not None:
                     return replace(reason, iteration=after + reason.iteration)

@@ -17,7 +17,7 @@ from dipmed.io.mrd_image import write_mrd_images
 from dipmed.io.nifti import read_nifti, write_nifti
 from dipmed.io.npy import npz_variables, read_npy, read_npz
 from dipmed.patient import default_affine
-from dipmed.scan import FormatError, ImageVolume, OutputError
+from dipmed.scan import DipmedError, FormatError, ImageVolume, OutputError
 
 _BART_TIME = 10
 
@@ -113,6 +113,24 @@ def load_image(path: str | Path) -> ImageVolume:
     if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 0):
         raise FormatError(f"{path} has an affine that puts no voxel anywhere: {affine.tolist()}")
     return ImageVolume(data, default_affine((1.0, 1.0, 1.0), data.shape[:3]) if affine is None else affine)
+
+
+def load_volume(path: str | Path) -> ImageVolume:
+    """Read one volume of real numbers as `load_image` does.
+
+    Raises
+    ------
+    FormatError
+        When it cannot be read.
+    DipmedError
+        When it is complex or has frames.
+    """
+    volume = load_image(path)
+    if np.iscomplexobj(volume.data):
+        raise DipmedError(f"{path} holds complex numbers; expected magnitudes (k-space is for `dipmed recon`)")
+    if volume.data.ndim != 3:
+        raise DipmedError(f"{path} has frames, {volume.data.shape}; expected one volume (x, y, z)")
+    return volume
 
 
 def _as_written(data: NDArray[Any], keep_complex: bool) -> NDArray[Any]:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dipmed.io.dicom_series import read_series
 from dipmed.io.files import atomic_write_all, check_target, ending_of
-from dipmed.io.images import load_image, save_image
+from dipmed.io.images import load_volume, save_image
 from dipmed.io.ismrmrd_writer import save_ismrmrd
 from dipmed.io.projection_file import save_projections
 from dipmed.scan import DipmedError, ImageVolume, OutputError, ProjectionScan, Scan
@@ -88,12 +86,7 @@ def read_volume(path: str | Path, modality: str) -> ImageVolume:
         if series.modality != expected:
             raise DipmedError(f"--modality {modality} needs {expected} images, but {path} holds {series.modality!r}")
         return series.volume
-    volume = load_image(path)
-    if np.iscomplexobj(volume.data):
-        raise DipmedError(f"{path} holds complex numbers; expected magnitudes (k-space is for `dipmed recon`)")
-    if volume.data.ndim != 3:
-        raise DipmedError(f"{path} has frames, {volume.data.shape}; expected one volume (x, y, z)")
-    return volume
+    return load_volume(path)
 
 
 def simulate(

@@ -68,6 +68,7 @@ def test_slices_lie_where_their_affine_says(profile, factor, axis):
     # an image of the first coordinate, in millimetres: its mean over a symmetric profile is that of the slice's middle
     places = np.einsum("i,ixyz->xyz", affine[0, :3], np.indices(shape)) + affine[0, 3]
     coarse = A.coarse_affine(affine)
+    np.testing.assert_allclose(A.fine_affine(coarse), affine, atol=1e-9)
     indices = np.indices(A.range.shape[1:])
     expected = np.einsum("i,ixyz->xyz", coarse[0, :3], indices) + coarse[0, 3]
     found = A(torch.from_numpy(places)[None])[0].numpy()
