@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +40,7 @@ from operators.errors import DipmedError
 if TYPE_CHECKING:
     from dipmed.config import FitConfig
     from dipmed.dip import Uncertainty
+    from dipmed.io.image_store import ImageStore
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
     from dipmed.weights import PretrainedWeights
@@ -179,12 +182,18 @@ def recon(
             help="Keep the complex image, not its magnitude; of several map sets with the phase of the first.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing files, and discard what a run that did not end has left.")
+    ] = False,
 ) -> None:
     """Reconstruct an image from k-space or projections, stopped by the scan itself."""
     from dipmed.display import FitProgress
     from dipmed.io import load
-    from dipmed.io.images import check_output, save_image, std_path
+    from dipmed.io.image_store import open_store, store_path
+    from dipmed.io.images import check_output, std_path
     from dipmed.prepare import ReconSettings, check_weights
     from dipmed.recon import reconstruct, resolve_device
     from dipmed.record import recon_record
@@ -218,23 +227,21 @@ def recon(
     check_weights(settings, [method])
     resolve_device(device)
     maps_of_std = [] if uncertainty is None else [std_path(path) for path in out]
+    force_files = force or (resume and store_path(out[0]).exists())
     for path in (*out, *maps_of_std):
-        check_output(path, force=force)
+        check_output(path, force=force_files)
     check_distinct([*out, *maps_of_std])
-    check_json(json_file, force=force)
-    scan = load(file)
-    console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
-    with FitProgress(console) as progress:
-        result = reconstruct(scan, settings, progress=progress)
-    for path in out:
-        save_image(result.volume, path, complex=complex_image, force=force)
-    written = [*out]
-    if result.std is not None:
-        for path in maps_of_std:
-            save_image(result.std, path, force=force)
-        written += maps_of_std
-    write_json(json_file, recon_record(result, settings), force=force)
-    _tell_result(result, written)
+    check_json(json_file, force=force_files)
+    with open_store(out[0], resume=resume, force=force) as store, _kept(store):
+        scan = load(file)
+        console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
+        with FitProgress(console) as progress:
+            result = reconstruct(scan, settings, progress=progress, store=store)
+        written = _write_images(result, out, maps_of_std, complex_image=complex_image, force=force_files)
+        write_json(json_file, recon_record(result, settings), force=force_files)
+        if not result.was_interrupted:
+            store.remove()
+        _tell_result(result, written)
 
 
 @app.command()
@@ -461,6 +468,35 @@ def demo(
     )
 
 
+@contextmanager
+def _kept(store: ImageStore) -> Iterator[None]:
+    """Say of a run that does not end what it leaves, and how to go on."""
+    try:
+        yield
+    except (DipmedError, KeyboardInterrupt, typer.Exit) as end:
+        n_done = len(store.places()) if store.folder.exists() else 0
+        if n_done:
+            words = f"finished images are kept in {store.folder}; go on from there with --resume"
+            console.print(escape(f"{n_done} {words}"), soft_wrap=True)
+            state["told"] = state["told"] or isinstance(end, KeyboardInterrupt)
+        raise
+
+
+def _write_images(
+    result: ScanResult, out: list[Path], maps_of_std: list[Path], *, complex_image: bool, force: bool
+) -> list[Path]:
+    """Write the image, and the map of its standard deviation if there is one; return what was written."""
+    from dipmed.io.images import save_image
+
+    for path in out:
+        save_image(result.volume, path, complex=complex_image, force=force)
+    if result.std is None:
+        return out
+    for path in maps_of_std:
+        save_image(result.std, path, force=force)
+    return [*out, *maps_of_std]
+
+
 def _uncertainty(kind: str | None, samples: int | None) -> Uncertainty | None:
     from dipmed.dip import Uncertainty
 
@@ -495,6 +531,8 @@ def _load_weights(path: Path | None) -> PretrainedWeights | None:
 def _tell_result(result: ScanResult, out: list[Path]) -> None:
     for sentence in result.assumptions:
         console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
+    for sentence in result.warnings:
+        console.print(f"[bold yellow]warning:[/] {escape(sentence)}", soft_wrap=True)
     first = result.reconstructions[0]
     names = ", ".join(str(path) for path in out)
     if result.was_interrupted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class Job:
     guide: Tensor | None = None
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Frame and slice; a series is at frame 0."""
+        return self.frame, self.slice
+
+    @property
     def modality(self) -> str:
         """``"mri"`` or ``"ct"``."""
         return "ct" if isinstance(self.A, SliceProjector | VolumeProjector) else "mri"
@@ -86,6 +91,8 @@ def jobs(
     device: torch.device,
     guides: NDArray[Any] | None = None,
     maps: Sequence[Sequence[CoilMaps]] | None = None,
+    *,
+    skip: Collection[tuple[int, int]] = (),
 ) -> Iterator[Job]:
     """Yield the images of a prepared scan one after the other, with their operators.
 
@@ -97,18 +104,23 @@ def jobs(
         Similar image of each slice, ``(slice, x, y)`` or ``(1, x, y, z)``, see `dipmed.guides.load_guides`.
     maps
         Sensitivity maps of k-space, for each frame those of each slice; None to do as the settings say.
+    skip
+        Places of jobs that are left out, and not calibrated either.
 
     Raises
     ------
     DipmedError
         When maps do not fit the scan, or a series is asked for and there is none.
     """
+    is_series = find_method(settings.method).takes_series
+    if is_series:
+        skip = {(frame, index) for frame in range(n_frames(scan)) for _, index in skip}
     single = (
-        _kspace_jobs(scan, settings, device, maps)
+        _kspace_jobs(scan, settings, device, maps, skip)
         if isinstance(scan, KSpaceScan)
-        else _projection_jobs(scan, settings, device)
+        else _projection_jobs(scan, settings, device, skip)
     )
-    for job in _series_jobs(single, scan, settings) if find_method(settings.method).takes_series else single:
+    for job in _series_jobs(single, scan, settings) if is_series else single:
         guide = None if guides is None else torch.from_numpy(np.ascontiguousarray(guides[job.slice][None]))
         yield job if guide is None else replace(job, guide=guide)
 
@@ -120,26 +132,34 @@ def _series_jobs(single: Iterator[Job], scan: Scan, settings: ReconSettings) -> 
     if settings.uncertainty is not None:
         raise DipmedError(f"{settings.method} gives no map of the standard deviation; leave it out")
     found = list(single)
-    for index in range(scan.n_slices):
+    for index in sorted({job.slice for job in found}):
         frames = [job for job in found if job.slice == index]
         A = Frames([job.A for job in frames if isinstance(job.A, MRIOperator)])
         y = torch.stack([job.y for job in frames], 1)
         yield Job(0, index, y, A, None, frames[0].noise_variance)
 
 
-def _projection_jobs(scan: ProjectionScan, settings: ReconSettings, device: torch.device) -> Iterator[Job]:
+def _projection_jobs(
+    scan: ProjectionScan, settings: ReconSettings, device: torch.device, skip: Collection[tuple[int, int]]
+) -> Iterator[Job]:
     """Yield the slices, all of which share one operator, or the one volume."""
     A: SliceProjector | VolumeProjector
     A = SliceProjector(scan.grid, scan.beam) if isinstance(scan.beam, Beam) else VolumeProjector(scan.grid, scan.beam)
     A = A.to(device)
     for index in range(scan.n_slices):
+        if (0, index) in skip:
+            continue
         y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)
         weights = ray_weights(scan, index).to(device) if settings.poisson else None
         yield Job(0, index, y, A, None, None, weights)
 
 
 def _kspace_jobs(
-    scan: KSpaceScan, settings: ReconSettings, device: torch.device, maps: Sequence[Sequence[CoilMaps]] | None
+    scan: KSpaceScan,
+    settings: ReconSettings,
+    device: torch.device,
+    maps: Sequence[Sequence[CoilMaps]] | None,
+    skip: Collection[tuple[int, int]],
 ) -> Iterator[Job]:
     """Yield the images of k-space, with their sensitivity maps."""
     if settings.map_sets > 1 and settings.maps != "espirit":
@@ -149,13 +169,16 @@ def _kspace_jobs(
     if scan.noise_covariance is not None:
         variance = float(np.diag(scan.noise_covariance).real.mean())
     for frame in range(scan.n_frames):
+        wanted = [index for index in range(scan.n_slices) if (frame, index) not in skip]
+        if not wanted:
+            continue
         volume = None
         if settings.split_readout and maps is None:
             calibration = None if scan.calibration is None else scan.calibration[0]
             volume = volume_reference(scan.kspace[frame], sampled_mask(scan)[frame], settings.maps, calibration)
         # the slices of a frame share their trajectory
         density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
-        for index in range(scan.n_slices):
+        for index in wanted:
             given = None if maps is None else maps[frame][index]
             if density is None:
                 y, A, A_final = _on_grid(scan, frame, index, settings, given, volume)

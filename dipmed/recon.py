@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,14 @@ from dipmed.calib.coils import CoilMaps
 from dipmed.config import FitConfig
 from dipmed.dip import Observer, Progress, n_fits
 from dipmed.guides import check_guide, load_guides
-from dipmed.jobs import jobs, n_frames, n_jobs
+from dipmed.io.image_store import ImageStore, Place
+from dipmed.jobs import Job, jobs, n_frames, n_jobs
+from dipmed.manifest import make_manifest
 from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings, check_weights, prepare
-from dipmed.run_job import DIRECT, by_frame, run_direct, run_job
-from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, Reconstruction, Scan
+from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
+from dipmed.scan import DipmedError, DivergedError, ImageVolume, KSpaceScan, Reconstruction, Scan
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ScanResult:
 
     ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's. ``std`` is the
     standard deviation of what is shown, None where it was not asked for or an interruption left an image without.
+    ``n_resumed`` images were there before, and ``seconds`` are those of this run. ``warnings`` tell of images that are
+    not what was asked for.
     """
 
     volume: ImageVolume
@@ -39,10 +43,12 @@ class ScanResult:
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
     std: ImageVolume | None = None
+    n_resumed: int = 0
+    warnings: tuple[str, ...] = ()
 
     @property
     def was_interrupted(self) -> bool:
-        return any(part.stop.rule == "interrupted" for part in self.reconstructions)
+        return any(part.status == "interrupted" for part in self.reconstructions)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -68,11 +74,12 @@ def reconstruct(
     progress: Callable[[int, int, Progress], None] | None = None,
     observer: Observer | None = None,
     maps: Sequence[Sequence[CoilMaps]] | None = None,
+    store: ImageStore | None = None,
 ) -> ScanResult:
     """Reconstruct all images of a scan.
 
     An interruption ends the image in progress with the best so far; the images after it are zero-filled or filtered
-    back-projections.
+    back-projections. An image whose fit diverges twice is filled by another method, see `dipmed.run_job.run_or_fill`.
 
     Parameters
     ----------
@@ -82,6 +89,16 @@ def reconstruct(
         Passed on to the fits, for evaluation from outside.
     maps
         Sensitivity maps of k-space, for each frame those of each slice; None to do as the settings say.
+    store
+        Where each finished image is put, and the images of a run before are taken from. Whoever writes the volume
+        removes it afterwards.
+
+    Raises
+    ------
+    DivergedError
+        When no image became what was asked for.
+    DipmedError
+        When a setting does not fit the scan, or the store.
     """
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
@@ -92,30 +109,22 @@ def reconstruct(
     check_weights(settings, [method.name], scan.modality, settings.ndim_for(scan))
     if isinstance(scan, KSpaceScan):
         check_fits(scan, settings)
+    if store is not None:
+        store.begin(make_manifest(scan, settings, device, maps))
     prepared = prepare(scan, settings)
     guides = load_guides(scan, prepared, settings)
-    parts: list[Reconstruction] = []
-    n_images = n_jobs(prepared, settings)
-    interrupted = False
-    for number, job in enumerate(jobs(prepared, settings, device, guides, maps)):
-        if interrupted:
-            part = run_direct(job, settings)
-        else:
-            report = None if progress is None else _for_image(progress, number, n_images)
-            part = run_job(job, settings, progress=report, observer=observer)
-        parts += by_frame(part, job.A)
-        interrupted = interrupted or part.stop.rule == "interrupted"
-    if method.takes_series:  # all frames of a slice lie together, but a volume is put together frame by frame
-        parts = [part for frame in range(n_frames(prepared)) for part in parts[frame :: n_frames(prepared)]]
+    found = {} if store is None else {place: store.read(place) for place in store.places()}
+    n_resumed = len(found)
+    todo = jobs(prepared, settings, device, guides, maps, skip=tuple(found))
+    found |= _run_jobs(todo, prepared, settings, progress, observer, store)
+    if all(part.status == "filled" for parts in found.values() for part in parts):
+        if store is not None:
+            store.remove()
+        raise DivergedError(f"no image became what was asked for; the first was filled {found[0, 0][0].trouble}")
+    parts = _in_order(found)
     total = time.perf_counter() - start
-    fit_seconds = sum(part.seconds for part in parts)
-    notes = scan.notes
-    if interrupted:
-        n_left = sum(part.method != method.name for part in parts)
-        notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are {DIRECT[scan.modality]}",)
+    fit_seconds = sum(part.seconds for place in list(found)[n_resumed:] for part in found[place])
     volume, std, unit = assemble_volume(parts, prepared, in_hounsfield=settings.hounsfield)
-    if settings.uncertainty is not None and std is None:
-        notes += ("there is no map of the standard deviation: too few samples were drawn of some image",)
     return ScanResult(
         volume=volume,
         unit=unit,
@@ -126,9 +135,68 @@ def reconstruct(
         device=device.type,
         # each once, however many images share it
         assumptions=(*prepared.assumptions, *dict.fromkeys(text for part in parts for text in part.assumptions)),
-        notes=notes,
+        notes=scan.notes + _notes(parts, n_jobs(prepared, settings), scan, settings, has_std=std is not None),
         std=std,
+        n_resumed=n_resumed,
+        warnings=_warnings(parts, prepared, settings),
     )
+
+
+def _run_jobs(
+    todo: Iterable[Job],
+    prepared: Scan,
+    settings: ReconSettings,
+    progress: Callable[[int, int, Progress], None] | None,
+    observer: Observer | None,
+    store: ImageStore | None,
+) -> dict[Place, list[Reconstruction]]:
+    """Run one job after the other, and put each in the store; after an interruption, make what takes no time."""
+    found: dict[Place, list[Reconstruction]] = {}
+    interrupted = False
+    for job in todo:
+        if interrupted:
+            part = run_direct(job, settings)
+        else:
+            number = job.frame * prepared.n_slices + job.slice
+            report = None if progress is None else _for_image(progress, number, n_jobs(prepared, settings))
+            part = run_or_fill(job, settings, progress=report, observer=observer)
+            interrupted = part.status == "interrupted"
+        found[job.place] = by_frame(part, job.A)
+        if store is not None and not interrupted:
+            store.put(job.place, found[job.place])
+    return found
+
+
+def _in_order(found: dict[Place, list[Reconstruction]]) -> list[Reconstruction]:
+    """All images, frame by frame and slice by slice within; of a series, those of a slice lie together."""
+    parts = [found[place] for place in sorted(found)]
+    frames = zip(*parts, strict=True) if len(parts[0]) > 1 else [[part for (part,) in parts]]
+    return [part for frame in frames for part in frame]
+
+
+def _notes(
+    parts: Sequence[Reconstruction], n_images: int, scan: Scan, settings: ReconSettings, *, has_std: bool
+) -> tuple[str, ...]:
+    """What is worth knowing of the run as a whole."""
+    notes: tuple[str, ...] = ()
+    if any(part.status == "interrupted" for part in parts):
+        n_left = sum(part.status == "interrupted" and part.stop.rule != "interrupted" for part in parts)
+        notes += (f"interrupted: {n_left} of {n_images} images were not fitted and are {DIRECT[scan.modality]}",)
+    if settings.uncertainty is not None and not has_std:
+        notes += ("there is no map of the standard deviation: too few samples were drawn of some image",)
+    return notes
+
+
+def _warnings(parts: Sequence[Reconstruction], prepared: Scan, settings: ReconSettings) -> tuple[str, ...]:
+    """Name the images that are not what was asked for, by the slices that the user counts."""
+    first = 0 if settings.slices is None else settings.slices[0]
+    found = []
+    for number, part in enumerate(parts):
+        if part.trouble:
+            frame, index = divmod(number, prepared.n_slices)
+            place = f"slice {first + index}" + (f" of frame {frame}" if n_frames(prepared) > 1 else "")
+            found.append(f"{place} was {part.status} {part.trouble}")
+    return tuple(found)
 
 
 def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:

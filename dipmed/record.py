@@ -117,6 +117,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "stop": asdict(first.stop),
         "iterations": first.iterations,
         "images": [_part_record(part) for part in result.reconstructions],
+        "resumed_images": result.n_resumed,
         "seconds": result.seconds,
         "peak_memory_mib": peak_memory_mib(),
         "device": result.device,
@@ -137,6 +138,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         else {"kind": settings.uncertainty.kind, "samples": settings.uncertainty.samples},
         "weights": _weights_record(settings.weights),
         "assumptions": list(result.assumptions),
+        "warnings": list(result.warnings),
         "notes": list(result.notes),
         "versions": versions(),
     }
@@ -170,6 +172,8 @@ def restore_record(result: Restoration, settings: RestoreSettings) -> dict[str, 
 def _part_record(part: Reconstruction) -> dict[str, Any]:
     return {
         "method": part.method,
+        "status": part.status,
+        "trouble": part.trouble,
         "stop": asdict(part.stop),
         "iterations": part.iterations,
         "seconds": part.seconds,

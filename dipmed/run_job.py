@@ -7,15 +7,20 @@ from typing import Any
 
 import torch
 
+from dipmed.config import FitConfig
+from dipmed.ct_baselines import has_back_projection
 from dipmed.dip import Observer, ProgressCallback
 from dipmed.jobs import Job
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.prepare import ReconSettings
-from dipmed.scan import Reconstruction, StopReason
-from operators import Frames, LinearOperator, MRIOperator
+from dipmed.scan import DipmedError, DivergedError, Reconstruction, StopReason
+from operators import Frames, LinearOperator, MRIOperator, SliceProjector, VolumeProjector
 
 DIRECT = {"mri": "zero-filled", "ct": "fbp"}
 """The method of images that an interruption left undone."""
+
+_OTHER_SEED = 1000
+"""Added to the seed of a fit that diverged; those next to it are the seeds of an ensemble."""
 
 
 def run_job(
@@ -32,7 +37,7 @@ def run_job(
     progress, observer
         Of a fit, see `dipmed.dip.DeepImagePrior`.
     """
-    if sees_nothing(job.A):
+    if sees_nothing(job):
         return _empty(job, settings.method)
     reconstructor = make_reconstructor(
         find_method(settings.method),
@@ -45,21 +50,90 @@ def run_job(
         observer=observer,
         uncertainty=settings.uncertainty,
     )
-    return reconstructor(job.y, job.A)
+    part = reconstructor(job.y, job.A)
+    return replace(part, status="interrupted") if part.stop.rule == "interrupted" else part
 
 
 def run_direct(job: Job, settings: ReconSettings) -> Reconstruction:
-    """Make the image that takes no time, for jobs that an interruption left undone."""
-    if sees_nothing(job.A):
+    """Make the image that takes no time, of a job that an interruption left undone."""
+    if sees_nothing(job):
         return _empty(job, settings.method)
     method = find_method(DIRECT[job.modality])
-    return make_reconstructor(method, settings.fit_config(job.modality, job.ndim))(job.y, job.A)
+    return replace(make_reconstructor(method, FitConfig())(job.y, job.A), status="interrupted")
 
 
-def sees_nothing(A: LinearOperator) -> bool:
-    """Whether the slice holds nothing but air, so that there are no maps."""
-    operators = A.operators if isinstance(A, Frames) else (A,)
-    return not any(bool(one.maps.any()) if isinstance(one, MRIOperator) else True for one in operators)
+def run_or_fill(
+    job: Job,
+    settings: ReconSettings,
+    *,
+    progress: ProgressCallback | None = None,
+    observer: Observer | None = None,
+) -> Reconstruction:
+    """Run a job so that one bad slice does not cost the volume; its image says what went wrong.
+
+    A fit that diverges is tried again with another seed. If it diverges again, the image is that of ``cg-sense``, or of
+    projections that of ``fbp``, or of ``sirt`` where there is no back-projection of such rays.
+
+    Raises
+    ------
+    DivergedError
+        When that diverges too.
+    DipmedError
+        When the GPU's memory is full.
+    """
+    try:
+        return _run_or_fill(job, settings, progress, observer)
+    except torch.cuda.OutOfMemoryError as error:
+        raise DipmedError(
+            "the GPU's memory is full; compress to fewer coils with --coils N, take a smaller network with --set "
+            "network.channels=…, or use --device cpu"
+        ) from error
+
+
+def _run_or_fill(
+    job: Job, settings: ReconSettings, progress: ProgressCallback | None, observer: Observer | None
+) -> Reconstruction:
+    try:
+        return run_job(job, settings, progress=progress, observer=observer)
+    except DivergedError as error:
+        return rescue(job, settings, error, progress=progress, observer=observer)
+
+
+def rescue(
+    job: Job,
+    settings: ReconSettings,
+    error: DivergedError,
+    *,
+    progress: ProgressCallback | None = None,
+    observer: Observer | None = None,
+) -> Reconstruction:
+    """Make the image of a job whose fit diverged with ``error``, see `run_or_fill`."""
+    if not find_method(settings.method).is_fit:
+        return _fill(job, error)
+    seed = settings.fit_config(job.modality, job.ndim).seed + _OTHER_SEED
+    other = replace(settings, changes={**settings.changes, "seed": seed})
+    try:
+        part = run_job(job, other, progress=progress, observer=observer)
+    except DivergedError as second:
+        return _fill(job, second)
+    if part.status == "interrupted":
+        return part
+    return replace(part, status="retried", trouble=f"with seed {seed}, after {error}")
+
+
+def _fill(job: Job, error: DivergedError) -> Reconstruction:
+    name = "cg-sense"
+    if isinstance(job.A, SliceProjector | VolumeProjector):
+        name = "fbp" if has_back_projection(job.A.beam) else "sirt"
+    part = make_reconstructor(find_method(name), FitConfig())(job.y, job.A)
+    return replace(part, status="filled", trouble=f"by {name}, because {error}")
+
+
+def sees_nothing(job: Job) -> bool:
+    """Whether the slice holds nothing but air, so that there are no maps, or no sample that is not zero."""
+    operators = job.A.operators if isinstance(job.A, Frames) else (job.A,)
+    has_maps = any(bool(one.maps.any()) if isinstance(one, MRIOperator) else True for one in operators)
+    return not has_maps or not bool(job.y.any())
 
 
 def by_frame(part: Reconstruction, A: LinearOperator) -> list[Reconstruction]:
@@ -80,5 +154,6 @@ def _options(job: Job, settings: ReconSettings) -> dict[str, Any]:
 def _empty(job: Job, method: str) -> Reconstruction:
     """The image of a slice that holds nothing but air."""
     image = torch.zeros(job.A.domain.shape, dtype=job.y.dtype)
-    stop = StopReason("direct", 0, "no coil saw anything but noise")
+    reason = "no coil saw anything but noise" if bool(job.y.any()) else "all its samples are zero"
+    stop = StopReason("direct", 0, reason)
     return Reconstruction(image, method, stop, 0, 0.0, std=image[:1].abs())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -292,6 +292,9 @@ class StopReason:
     reason: str
 
 
+Status = Literal["done", "retried", "filled", "interrupted"]
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """What every reconstructor returns for one ``(y, A)``.
@@ -319,6 +322,11 @@ class Reconstruction:
     std
         Standard deviation of what is shown of the image, its magnitude or a real image as it is, real
         ``(1, x, y[, z])``; None where none was asked for, or an interruption left too few samples.
+    status
+        How it went: ``"done"``; ``"retried"`` with another seed, after the fit had diverged; ``"filled"`` by another
+        method, after it had again; ``"interrupted"``: the best so far, or what takes no time.
+    trouble
+        What went wrong, one sentence; empty where nothing did.
     """
 
     image: Tensor
@@ -331,3 +339,5 @@ class Reconstruction:
     choices: dict[str, int] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     std: Tensor | None = None
+    status: Status = "done"
+    trouble: str = ""

@@ -61,13 +61,13 @@ def check_target(path: str | Path, *, force: bool = False) -> None:
     path = Path(path)
     folder = path.parent
     if not folder.exists():
-        raise _failure(path, FileNotFoundError(errno.ENOENT, "no folder"))
+        raise cannot_write(path, FileNotFoundError(errno.ENOENT, "no folder"))
     if not folder.is_dir():
-        raise _failure(path, NotADirectoryError(errno.ENOTDIR, "not a folder"))
+        raise cannot_write(path, NotADirectoryError(errno.ENOTDIR, "not a folder"))
     if path.is_dir():
-        raise _failure(path, IsADirectoryError(errno.EISDIR, "a folder"))
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, "a folder"))
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _failure(path, PermissionError(errno.EACCES, "not writable"))
+        raise cannot_write(path, PermissionError(errno.EACCES, "not writable"))
     if os.path.lexists(path) and not force:
         raise _exists(path)
 
@@ -118,7 +118,7 @@ def atomic_write_all(paths: Sequence[str | Path], *, force: bool = False) -> Ite
             with suppress(OSError):  # the files are there; not every file system can flush a folder
                 _flush(folder)
     except OSError as error:
-        raise _failure(targets[0], error) from error
+        raise cannot_write(targets[0], error) from error
     finally:
         for temporary in temporaries:
             _remove(temporary)
@@ -187,7 +187,8 @@ def _exists(path: Path) -> OutputError:
     return OutputError(f"{path} exists already; choose another name or allow it to be replaced (--force)")
 
 
-def _failure(path: Path, error: OSError) -> OutputError:
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error of a file or folder that the system refuses to write, with what to do."""
     number = error.errno
     if number is None:  # HDF5 puts the number into its text
         found = re.search(r"errno = (\d+)", str(error))
