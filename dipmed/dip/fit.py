@@ -19,7 +19,7 @@ from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.stopping import Panel, Sight
-from dipmed.nets import checkpoint_activations, to_channels, to_image
+from dipmed.nets import channels_last, checkpoint_activations, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
 from operators import total_variation
 
@@ -103,7 +103,7 @@ class Fit:
         self.memory_format = torch.channels_last if len(self.shape) == 2 else torch.channels_last_3d
         self.iteration = 0
         self.rate_factor = 1.0
-        self.input = method.make_input(self).contiguous(memory_format=self.memory_format)
+        self.input = channels_last(method.make_input(self))
         network = method.make_network(self, self.input.shape[1], self.n_channels)
         if config.checkpointing:
             checkpoint_activations(network)

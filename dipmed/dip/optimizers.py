@@ -24,10 +24,25 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     transposed = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if transposed else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    x = _steps_towards_one(x @ x.mT, steps) @ x
     return x.mT if transposed else x
+
+
+def _steps_towards_one(gram: Tensor, steps: int) -> Tensor:
+    """The product of the polynomials of a Gram matrix ``(..., rows, rows)`` by which its factor is multiplied.
+
+    Each step multiplies the factor by a polynomial of the Gram matrix at that step. All of them commute, so that the
+    Gram matrix alone is followed: a kernel has ten times as many columns as rows.
+    """
+    product = None
+    for step in range(steps):
+        polynomial = 2.0315 * gram @ gram - 4.7750 * gram
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+        product = polynomial if product is None else polynomial @ product
+        if step < steps - 1:
+            gram = polynomial @ gram @ polynomial
+    assert product is not None  # noqa: S101  # there is a step or more
+    return product
 
 
 class ConvolutionMuon(torch.optim.Optimizer):
@@ -77,7 +92,7 @@ def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.O
         is_kernel = config.optimizer == "muon" and parameter.ndim >= 4 and parameter.shape[0] >= _MIN_ROWS
         (kernels if is_kernel else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(others, lr=config.adam_rate, betas=(0.9, 0.99), foreach=True)
+        torch.optim.Adam(others, lr=config.adam_rate, betas=(0.9, 0.99), fused=True)
     ]
     if kernels:
         optimizers.append(ConvolutionMuon(kernels, lr=config.rate))

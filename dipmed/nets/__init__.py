@@ -1,6 +1,6 @@
 """Untrained networks and the border between complex images and their channels."""
 
-from dipmed.nets.channels import crop_to, pad_to_multiple, to_channels, to_image
+from dipmed.nets.channels import channels_last, crop_to, pad_to_multiple, to_channels, to_image
 from dipmed.nets.conv_decoder import ConvDecoder
 from dipmed.nets.deep_decoder import DeepDecoder
 from dipmed.nets.factory import build, initialise, make_network
@@ -21,6 +21,7 @@ __all__ = [
     "TimeDecoder",
     "UNet",
     "build",
+    "channels_last",
     "checkpoint_activations",
     "coordinates",
     "crop_to",

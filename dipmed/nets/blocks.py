@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from dipmed.nets.normalise import GroupNorm
+
 SLOPE = 0.2
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -20,9 +22,9 @@ def convolution(ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, *,
 def group_norm(n_channels: int, most: int = 8) -> nn.GroupNorm:
     """Normalise groups of channels: as many groups as divide the channels, ``most`` at most."""
     groups = max(count for count in range(1, most + 1) if n_channels % count == 0)
-    return nn.GroupNorm(groups, n_channels)
+    return GroupNorm(groups, n_channels)
 
 
 def channel_norm(n_channels: int) -> nn.GroupNorm:
     """Normalise each channel by itself, with a scale and a shift that are fitted."""
-    return nn.GroupNorm(n_channels, n_channels)
+    return GroupNorm(n_channels, n_channels)

@@ -37,3 +37,13 @@ def crop_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     for axis, n in enumerate(shape, start=-len(shape)):
         x = x.narrow(axis, 0, n)
     return x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Copy ``(batch, channel, x, y[, z])`` to an order in memory in which the channels come last, also a single one.
+
+    Of one channel both orders are the same, and torch, asked to change it, leaves strides from which convolutions
+    conclude that their results should have their channels first.
+    """
+    last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=last).copy_(x)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dipmed.config import NetworkConfig
 from dipmed.nets.blocks import SLOPE, convolution, group_norm
 from dipmed.nets.channels import crop_to, pad_to_multiple
-from dipmed.nets.upsample import Upsampling, upsample
+from dipmed.nets.upsample import Upsampling, upsample_beside
 
 
 class _Block(nn.Sequential):
@@ -89,7 +88,7 @@ class UNet(nn.Module):
 
     def _join(self, reduction: nn.Module, block: nn.Module, coarse: Tensor, skip_features: Tensor) -> Tensor:
         """Bring features up by one scale, and pass them on with those of the skip connection."""
-        return block(torch.cat([upsample(reduction(coarse), self.upsample), skip_features], 1))
+        return block(upsample_beside(reduction(coarse), skip_features, self.upsample))
 
 
 def _run(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

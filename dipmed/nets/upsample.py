@@ -6,7 +6,7 @@ that changes from run to run, so other devices go by slices or by matrices.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,31 @@ def upsample(x: Tensor, method: Upsampling) -> Tensor:
     if method == "linear":
         return upsample_linear(x)
     return upsample_low_pass(x, as_low_pass(method))
+
+
+def upsample_beside(x: Tensor, others: Tensor, method: Upsampling) -> Tensor:
+    """Double all axes of ``(batch, channel, x, y[, z])`` and put ``others``, of that size, behind, along channels.
+
+    In bfloat16, on the CPU, everything stays in that precision and in the order of the convolutions around it: torch's
+    autocast would turn the features to float32 and back, and its gradients of joined features are not in that order.
+    """
+    if x.device.type != "cpu" or not x.dtype == others.dtype == torch.bfloat16:
+        return torch.cat([upsample(x, method), others], 1)
+    with torch.autocast("cpu", enabled=False):
+        return torch.cat([_Compact.apply(upsample(x, method)), _Compact.apply(others)], 1)  # type: ignore[no-untyped-call]
+
+
+class _Compact(torch.autograd.Function):
+    """The identity, whose gradient has its channels last in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        last = torch.channels_last if gradient.ndim == 4 else torch.channels_last_3d
+        return gradient.contiguous(memory_format=last)
 
 
 def as_low_pass(method: Literal["kaiser", "gaussian"] | LowPass) -> LowPass:

@@ -25,6 +25,16 @@ def test_orthogonalised_matrices_have_singular_values_near_one(rows, columns, se
     assert float(after.max()) < 1.3
 
 
+def test_the_gram_matrix_alone_leads_where_the_iteration_leads():
+    x = torch.randn(3, 8, 30, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    step = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = step @ step.mT
+        step = 3.4445 * step + (-4.7750 * gram + 2.0315 * gram @ gram) @ step
+    torch.testing.assert_close(orthogonalise(x), step, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(orthogonalise(x.float()), step.float(), rtol=1e-4, atol=1e-4)
+
+
 def test_orthogonalising_keeps_the_singular_vectors():
     matrix = torch.randn(6, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
