@@ -18,14 +18,15 @@ from dipmed.cli_common import (
     DeviceOption,
     IterationsOption,
     JsonOption,
+    LikeOption,
     SeedOption,
+    SeriesOption,
     SetOption,
     SlicesOption,
     StopOption,
     TimeOption,
     WatchOption,
     changes,
-    check_distinct,
     check_json,
     console,
     end_interrupted,
@@ -140,7 +141,10 @@ def recon(
     out: Annotated[
         list[Path],
         typer.Option(
-            "-o", "--out", help="Image to write, by ending: .nii.gz .nii .npz .cfl .h5 .png; may be repeated."
+            "-o",
+            "--out",
+            help="Image to write, by ending: .nii.gz .nii .npz .cfl .h5 .png, DICOM .dcm .sc.dcm, or without an "
+            "ending a folder of DICOM slices; may be repeated.",
         ),
     ],
     method: Annotated[str, typer.Option(metavar="NAME", help="`dipmed methods` lists them.")] = "dip",
@@ -182,6 +186,11 @@ def recon(
             help="Keep the complex image, not its magnitude; of several map sets with the phase of the first.",
         ),
     ] = False,
+    like: LikeOption = None,
+    series: SeriesOption = None,
+    patient_id: Annotated[
+        str | None, typer.Option("--patient-id", metavar="ID", help="DICOM: whose image it is; by default nobody's.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
     ] = False,
@@ -193,7 +202,7 @@ def recon(
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.image_store import open_store, store_path
-    from dipmed.io.images import check_output, std_path
+    from dipmed.outputs import check_outputs, dicom_details, find_study, save_outputs
     from dipmed.prepare import ReconSettings, check_weights
     from dipmed.recon import reconstruct, resolve_device
     from dipmed.record import recon_record
@@ -226,18 +235,17 @@ def recon(
     _check_settings(settings)
     check_weights(settings, [method])
     resolve_device(device)
-    maps_of_std = [] if uncertainty is None else [std_path(path) for path in out]
     force_files = force or (resume and store_path(out[0]).exists())
-    for path in (*out, *maps_of_std):
-        check_output(path, force=force_files)
-    check_distinct([*out, *maps_of_std])
+    check_outputs(out, with_std=uncertainty is not None, force=force_files)
     check_json(json_file, force=force_files)
+    study = find_study(out, like=like, series=series, patient_id=patient_id)
     with open_store(out[0], resume=resume, force=force) as store, _kept(store):
         scan = load(file)
+        dicom = None if study is None else dicom_details(scan, settings, study, out)
         console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
         with FitProgress(console) as progress:
             result = reconstruct(scan, settings, progress=progress, store=store)
-        written = _write_images(result, out, maps_of_std, complex_image=complex_image, force=force_files)
+        written = save_outputs(result, out, complex=complex_image, dicom=dicom, force=force_files)
         write_json(json_file, recon_record(result, settings), force=force_files)
         if not result.was_interrupted:
             store.remove()
@@ -246,7 +254,9 @@ def recon(
 
 @app.command()
 def simulate(
-    volume: Annotated[Path, typer.Argument(help="Image volume, .nii.gz or .nii, or a folder of DICOM slices.")],
+    volume: Annotated[
+        Path, typer.Argument(help="Image volume, .nii.gz or .nii, a folder of DICOM slices or a .dcm of many.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.h5", help="Scan to write.")],
     modality: Annotated[str, typer.Option(metavar="ct|mri", help="What measures the volume.")],
     geometry: Annotated[
@@ -266,6 +276,7 @@ def simulate(
     undersample: Annotated[
         str | None, typer.Option(metavar="SPEC", help="MRI: lines to measure, e.g. random:R=4,acs=16,seed=0.")
     ] = None,
+    series: SeriesOption = None,
     slices: SlicesOption = None,
     reduce: Annotated[
         int, typer.Option(metavar="K", help="Reconstruct pixels K times larger than the voxels; 2 or more.")
@@ -288,7 +299,7 @@ def simulate(
     parts = "views" if modality == "ct" else "slices"
     with console.status("reading") as status:
         result = measure(
-            read_volume(volume, modality),
+            read_volume(volume, modality, series),
             settings,
             chosen,
             progress=lambda done, total: status.update(f"measured {done} of {total} {parts}"),
@@ -480,21 +491,6 @@ def _kept(store: ImageStore) -> Iterator[None]:
             console.print(escape(f"{n_done} {words}"), soft_wrap=True)
             state["told"] = state["told"] or isinstance(end, KeyboardInterrupt)
         raise
-
-
-def _write_images(
-    result: ScanResult, out: list[Path], maps_of_std: list[Path], *, complex_image: bool, force: bool
-) -> list[Path]:
-    """Write the image, and the map of its standard deviation if there is one; return what was written."""
-    from dipmed.io.images import save_image
-
-    for path in out:
-        save_image(result.volume, path, complex=complex_image, force=force)
-    if result.std is None:
-        return out
-    for path in maps_of_std:
-        save_image(result.std, path, force=force)
-    return [*out, *maps_of_std]
 
 
 def _uncertainty(kind: str | None, samples: int | None) -> Uncertainty | None:

@@ -38,6 +38,13 @@ WatchOption = Annotated[
     ),
 ]
 IterationsOption = Annotated[int | None, typer.Option(min=1, help="Most iterations of a fit.")]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="DICOM: take patient, study and frame of reference from this series."),
+]
+SeriesOption = Annotated[
+    str | None, typer.Option(metavar="NUMBER|UID", help="Which series of a folder that holds several.")
+]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 SlicesOption = Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")]
 
@@ -50,13 +57,6 @@ def changes(**options: Any) -> dict[str, Any]:
 def split_names(text: str | None) -> tuple[str, ...] | None:
     """Names with commas between them."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def check_distinct(paths: list[Path]) -> None:
-    """Refuse two outputs of the same name, of which the second would replace the first or fail after the work."""
-    for path in paths:
-        if paths.count(path) > 1:
-            raise DipmedError(f"{path} would be written twice; choose other names for the images")
 
 
 def parse_slices(text: str | None) -> tuple[int, int] | None:

@@ -13,11 +13,11 @@ from dipmed.cli_common import (
     IterationsOption,
     JsonOption,
     SeedOption,
+    SeriesOption,
     SetOption,
     SlicesOption,
     StopOption,
     changes,
-    check_distinct,
     check_json,
     console,
     end_interrupted,
@@ -28,10 +28,17 @@ from operators.errors import DipmedError
 
 
 def restore(
-    volume: Annotated[Path, typer.Argument(help="Image volume, .nii.gz .nii .npz .npy, or a folder of DICOM slices.")],
+    volume: Annotated[
+        Path, typer.Argument(help="Image volume, .nii.gz .nii .npz .npy, or DICOM: a folder of slices, or .dcm.")
+    ],
     out: Annotated[
         list[Path],
-        typer.Option("-o", "--out", help="Image to write, by ending: .nii.gz .nii .npz .h5 .png; may be repeated."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Image to write, by ending: .nii.gz .nii .npz .h5 .png, from DICOM also .dcm .sc.dcm or without an "
+            "ending a folder of slices; may be repeated.",
+        ),
     ],
     task: Annotated[str, typer.Option(metavar="denoise|superres|inpaint|deblur", help="What is to be done.")],
     sigma: Annotated[
@@ -54,6 +61,7 @@ def restore(
     mode: Annotated[
         str, typer.Option(metavar="slice|3d", help="A fit for each plane, or one for the volume.")
     ] = "slice",
+    series: SeriesOption = None,
     slices: SlicesOption = None,
     preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings by name.")] = None,
     stop: StopOption = None,
@@ -68,8 +76,9 @@ def restore(
     from dipmed.dip import find_rule
     from dipmed.display import FitProgress
     from dipmed.image_pieces import Task
-    from dipmed.io.images import check_output, save_image
+    from dipmed.io.images import save_image
     from dipmed.io.source_volume import read_holes, read_source_volume
+    from dipmed.outputs import check_outputs, find_source, restored_details
     from dipmed.prepare import ReconSettings
     from dipmed.recon import resolve_device
     from dipmed.record import restore_record
@@ -94,16 +103,16 @@ def restore(
     # everything that can be refused is refused before the work starts
     find_rule(settings.config().stop)
     resolve_device(device)
-    check_distinct(out)
-    for path in out:
-        check_output(path, force=force)
+    check_outputs(out, with_std=False, force=force)
     check_json(json_file, force=force)
-    source = read_source_volume(volume)
+    study = find_source(out, volume, series)
+    source = read_source_volume(volume, series)
+    dicom = None if study is None else restored_details(source, task, study, out)
     holes = None if mask is None else read_holes(mask, source.volume)
     with FitProgress(console) as progress:
         result = restore_volume(source, settings, holes, progress=progress)
     for path in out:
-        save_image(result.volume, path, force=force)
+        save_image(result.volume, path, dicom=dicom, force=force)
     write_json(json_file, restore_record(result, settings), force=force)
     for sentence in result.assumptions:
         console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)

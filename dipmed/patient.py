@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,6 +71,40 @@ class PictureAxes:
     across: int
     down_reversed: bool
     across_reversed: bool
+
+    def turn(self, slice_: NDArray[Any]) -> NDArray[Any]:
+        """Return the picture, ``(row, column)``, of a slice ``(x, y)``."""
+        picture = slice_.transpose(self.down, self.across)
+        return picture[:: -1 if self.down_reversed else 1, :: -1 if self.across_reversed else 1]
+
+
+@dataclass(frozen=True)
+class DicomPlanes:
+    """Place of the pictures of a volume in the words of DICOM: LPS, mm.
+
+    Parameters
+    ----------
+    axes
+        How a slice of the volume is turned into its picture.
+    order
+        Index of the slice that comes first along the normal of the pictures, of the second, and so on.
+    row_dir, column_dir
+        Unit vectors along a row of the picture, from left to right, and down a column.
+    spacing_mm
+        Between rows, and between columns.
+    distance_mm
+        Between slices, along their normal.
+    corners
+        Centre of the first pixel of each picture, in that order, ``(slice, 3)``.
+    """
+
+    axes: PictureAxes
+    order: tuple[int, ...]
+    row_dir: Vector
+    column_dir: Vector
+    spacing_mm: tuple[float, float]
+    distance_mm: float
+    corners: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -152,6 +187,41 @@ def picture_axes(affine: NDArray[np.float64]) -> PictureAxes:
     down = int(np.argmax(np.abs(along_down)))
     across = 1 - down
     return PictureAxes(down, across, bool(along_down[down] < 0), bool(towards_across @ columns[:, across] < 0))
+
+
+def dicom_planes(affine: NDArray[np.float64], shape: Sequence[int]) -> DicomPlanes:
+    """Return where DICOM puts the slices of a volume of ``shape`` (x, y, slice), turned as doctors look at them.
+
+    Slices may be shifted against each other, as with a tilted gantry: each has its own place.
+
+    Raises
+    ------
+    GeometryError
+        When the axes of a slice are not perpendicular, or the slices do not span a volume.
+    """
+    axes = picture_axes(plane_affine(affine))
+    first, last = np.zeros(3), np.array(shape[:3]) - 1.0
+    steps = affine[:3, :3].copy()
+    for axis, is_reversed in ((axes.down, axes.down_reversed), (axes.across, axes.across_reversed)):
+        if is_reversed:
+            first[axis] = last[axis]
+            steps[:, axis] *= -1
+    down_mm, across_mm = (float(np.linalg.norm(steps[:, axis])) for axis in (axes.down, axes.across))
+    row_dir, column_dir = steps[:, axes.across] / across_mm, steps[:, axes.down] / down_mm
+    normal = np.cross(row_dir, column_dir)
+    check_directions(row_dir, column_dir, normal)
+    distance = float(steps[:, 2] @ normal)
+    order = range(shape[2])[:: 1 if distance > 0 else -1]
+    corners = affine[:3, :3] @ first + affine[:3, 3] + np.array(order)[:, None] * steps[:, 2]
+    return DicomPlanes(
+        axes=axes,
+        order=tuple(order),
+        row_dir=lps_to_ras(row_dir),
+        column_dir=lps_to_ras(column_dir),
+        spacing_mm=(down_mm, across_mm),
+        distance_mm=abs(distance),
+        corners=lps_to_ras(corners),
+    )
 
 
 def affine_in_gantry(

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,12 +25,13 @@ _REASONS = {
     errno.EISDIR: "it is a folder; name a file",
     errno.ENAMETOOLONG: "the name is too long",
 }
+_TWO_PARTS = (".nii.gz", ".sc.dcm")
 
 
 def ending_of(path: str | Path) -> str:
-    """Return the file ending in lower case, ``.nii.gz`` as one ending."""
+    """Return the file ending in lower case, ``.nii.gz`` and ``.sc.dcm`` as one ending each."""
     name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return next((ending for ending in _TWO_PARTS if name.endswith(ending)), Path(name).suffix)
 
 
 def check_source(path: str | Path) -> None:
@@ -122,6 +124,77 @@ def atomic_write_all(paths: Sequence[str | Path], *, force: bool = False) -> Ite
     finally:
         for temporary in temporaries:
             _remove(temporary)
+
+
+def check_folder(path: str | Path, *, pattern: str, force: bool = False) -> None:
+    """Check that a folder can be written there, before the work that it is meant to hold begins.
+
+    Raises
+    ------
+    OutputError
+        As for `check_target`; with ``force`` an existing folder may be replaced only if all in it are files of this
+        pattern, so that a slip of the pen costs no other files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        check_target(path, force=force)
+        return
+    if not force:
+        raise _exists(path)
+    others = [entry.name for entry in path.iterdir() if not (entry.match(pattern) and entry.is_file())]
+    if path.is_symlink() or others:
+        raise OutputError(f"{path} is not replaced: it holds other things than {pattern} ({len(others)} of them)")
+    check_target(path / "any", force=force)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, *, pattern: str, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to write files to, which becomes ``path`` when the block ends without an error.
+
+    The temporary folder has a random name beside it, and is removed on any error, Ctrl-C included.
+
+    Raises
+    ------
+    OutputError
+        As for `check_folder` and `atomic_write`.
+    """
+    target = Path(path)
+    check_folder(target, pattern=pattern, force=force)
+    temporary = target.with_name(f".dipmed-{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in (*temporary.iterdir(), temporary):
+            _flush(file)
+        _publish_folder(temporary, target, force)
+        with suppress(OSError):
+            _flush(target.parent)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        _remove_folder(temporary)
+
+
+def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
+    """Rename, and put back what was there when that fails."""
+    old = _old(temporary)
+    if force and target.is_dir():
+        target.rename(old)
+    elif force and os.path.lexists(target):
+        target.unlink()
+    elif os.path.lexists(target):
+        raise _exists(target)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    _remove_folder(old)
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(temporaries: Sequence[Path], targets: Sequence[Path], force: bool) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.io.cfl import cfl_paths, read_cfl, write_cfl
+from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_series import read_series
+from dipmed.io.dicom_writer import check_output_dicom, write_dicom
 from dipmed.io.files import atomic_write, check_source, check_target, ending_of
 from dipmed.io.montage import write_montage
 from dipmed.io.mrd_image import write_mrd_images
@@ -20,9 +22,17 @@ from dipmed.patient import default_affine
 from dipmed.scan import DipmedError, FormatError, ImageVolume, OutputError
 
 _BART_TIME = 10
+_DICOM = ("", ".dcm", ".sc.dcm")
 
 
-def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, force: bool = False) -> None:
+def save_image(
+    volume: ImageVolume,
+    path: str | Path,
+    *,
+    complex: bool = False,
+    dicom: DicomDetails | None = None,
+    force: bool = False,
+) -> None:
     """Write an image in the format that the ending names; the file appears whole or not at all.
 
     ``.nii.gz`` and ``.nii``
@@ -35,6 +45,9 @@ def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, 
         ISMRMRD images.
     ``.png``
         A montage of all slices for the eye, always of the magnitude.
+    no ending, ``.dcm``, ``.sc.dcm``
+        A new DICOM series, always of the magnitude, see `dipmed.io.dicom_writer.write_dicom`: a folder with a file for
+        each slice, an enhanced object, or a secondary capture.
 
     Parameters
     ----------
@@ -44,6 +57,8 @@ def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, 
         Where to write.
     complex
         Keep a complex image complex; otherwise its magnitude is written. A real image is written as it is.
+    dicom
+        What a DICOM series says of the image; there the modality is needed.
     force
         Replace an existing file.
 
@@ -58,12 +73,30 @@ def save_image(volume: ImageVolume, path: str | Path, *, complex: bool = False, 
     n_bad = data.size - int(np.isfinite(data).sum())
     if n_bad:
         raise OutputError(f"{path} is not written: {n_bad} of {data.size} voxels of the image are no finite numbers")
-    _WRITERS[ending_of(path)](ImageVolume(data, volume.affine), path, force=force)
+    image = ImageVolume(data, volume.affine)
+    if is_dicom(path):
+        if dicom is None:
+            raise OutputError(f"{path} is not written: a DICOM series says whether it is MRI or CT, which was not said")
+        write_dicom(image, path, dicom, force=force)
+    else:
+        _WRITERS[ending_of(path)](image, path, force=force)
+
+
+def is_series(path: str | Path) -> bool:
+    """Whether `load_image` takes it for DICOM: a folder, or a file with such an ending."""
+    return Path(path).is_dir() or ending_of(path).endswith(".dcm")
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether `save_image` writes a DICOM series there."""
+    return ending_of(path) in _DICOM
 
 
 def std_path(path: str | Path) -> Path:
-    """Where the standard deviation of an image goes: ``image.nii.gz`` and ``image.std.nii.gz``."""
+    """Where the standard deviation of an image goes: ``image.nii.gz`` and ``image.std.nii.gz``, ``a`` and ``a-std``."""
     path = Path(path)
+    if ending_of(path) == "":
+        return path.with_name(f"{path.name}-std")
     ending = path.name[len(path.name) - len(ending_of(path)) :]
     return path.with_name(f"{path.name[: len(path.name) - len(ending)]}.std{ending}")
 
@@ -77,17 +110,24 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
         When the ending is unknown, the folder is missing or cannot be written, or the file exists without ``force``.
     """
     path = Path(path)
+    if is_dicom(path):
+        check_output_dicom(path, force=force)
+        return
     if ending_of(path) not in _WRITERS:
-        raise OutputError(f"cannot write {path}: its ending should be one of {', '.join(_WRITERS)}")
+        raise OutputError(
+            f"cannot write {path}: its ending should be one of {', '.join(_WRITERS)}, for DICOM .dcm or .sc.dcm, or "
+            "none for a folder of DICOM slices"
+        )
     for target in cfl_paths(path) if ending_of(path) == ".cfl" else (path,):
         check_target(target, force=force)
 
 
-def load_image(path: str | Path) -> ImageVolume:
-    """Read an image from ``.nii.gz``, ``.nii``, ``.npz``, ``.npy`` or ``.cfl``, ``(x, y, z)`` or with frames.
+def load_image(path: str | Path, series: str | None = None) -> ImageVolume:
+    """Read an image from ``.nii.gz``, ``.nii``, ``.npz``, ``.npy``, ``.cfl`` or DICOM, ``(x, y, z)`` or with frames.
 
-    A folder is read as a series of DICOM slices, see `dipmed.io.dicom_series`. Two axes are one slice. An image without
-    an affine is put centred at the origin with voxels of 1 mm.
+    A folder is read as a series of DICOM slices, ``.dcm`` as one file with all, see `dipmed.io.dicom_series`; of
+    several series, ``series`` is the number or UID of the one to take. Two axes are one slice. An image without an
+    affine is put centred at the origin with voxels of 1 mm.
 
     Raises
     ------
@@ -95,8 +135,10 @@ def load_image(path: str | Path) -> ImageVolume:
         When the ending is unknown, or the file is damaged or no image.
     """
     path = Path(path)
-    if path.is_dir():
-        return read_series(path).volume
+    if is_series(path):
+        if not path.is_dir():
+            check_source(path)
+        return read_series(path, series).volume
     reader = _READERS.get(ending_of(path))
     if reader is None:
         raise FormatError(f"{path} cannot be read as an image: its ending should be one of {', '.join(_READERS)}")
@@ -125,7 +167,17 @@ def load_volume(path: str | Path) -> ImageVolume:
     DipmedError
         When it is complex or has frames.
     """
-    volume = load_image(path)
+    return check_volume(load_image(path), path)
+
+
+def check_volume(volume: ImageVolume, path: str | Path) -> ImageVolume:
+    """Return what a file holds if it is one volume of real numbers.
+
+    Raises
+    ------
+    DipmedError
+        When it is not.
+    """
     if np.iscomplexobj(volume.data):
         raise DipmedError(f"{path} holds complex numbers; expected magnitudes (k-space is for `dipmed recon`)")
     if volume.data.ndim != 3:

@@ -57,6 +57,4 @@ def _tile(slice_: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
     factors = sizes / sizes.min()
     if factors.max() > 1 + _SQUARE:
         slice_ = zoom(slice_, factors, order=1, grid_mode=True, mode="nearest")
-    axes = picture_axes(affine)
-    picture = slice_.transpose(axes.down, axes.across)
-    return picture[:: -1 if axes.down_reversed else 1, :: -1 if axes.across_reversed else 1]
+    return picture_axes(affine).turn(slice_)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dipmed.io.dicom_series import read_series
 from dipmed.io.files import ending_of
-from dipmed.io.images import load_image, load_volume
+from dipmed.io.images import check_volume, is_series, load_image, load_volume
 from dipmed.scan import DipmedError, GeometryError, ImageVolume, ShapeError
 
 _MISPLACED = 0.1
@@ -19,15 +19,16 @@ _MISPLACED = 0.1
 
 @dataclass(frozen=True)
 class SourceVolume:
-    """A volume, the unit of its values where the files say it, and what was left out or assumed."""
+    """A volume, the unit of its values and DICOM's word for the modality where files say them, and what was assumed."""
 
     volume: ImageVolume
     unit: str | None = None
+    modality: str | None = None
     notes: tuple[str, ...] = ()
 
 
-def read_source_volume(path: str | Path) -> SourceVolume:
-    """Read an image file, or a folder with a series of DICOM slices of any modality.
+def read_source_volume(path: str | Path, series: str | None = None) -> SourceVolume:
+    """Read an image file, or a series of DICOM slices of any modality, of several the named one.
 
     Raises
     ------
@@ -37,10 +38,11 @@ def read_source_volume(path: str | Path) -> SourceVolume:
         When it is complex or has frames.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not is_series(path):
         return SourceVolume(load_volume(path))
-    series = read_series(path)
-    return SourceVolume(series.volume, "HU" if series.modality == "CT" else None, series.notes)
+    found = read_series(path, series)
+    unit = "HU" if found.modality == "CT" else None
+    return SourceVolume(check_volume(found.volume, path), unit, found.modality, found.notes)
 
 
 def read_holes(path: str | Path, volume: ImageVolume) -> NDArray[np.bool_]:

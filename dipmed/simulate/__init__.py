@@ -9,7 +9,7 @@ from typing import Any
 
 from dipmed.io.dicom_series import read_series
 from dipmed.io.files import atomic_write_all, check_target, ending_of
-from dipmed.io.images import load_volume, save_image
+from dipmed.io.images import check_volume, is_series, load_volume, save_image
 from dipmed.io.ismrmrd_writer import save_ismrmrd
 from dipmed.io.projection_file import save_projections
 from dipmed.scan import DipmedError, ImageVolume, OutputError, ProjectionScan, Scan
@@ -69,8 +69,8 @@ def make_settings(modality: str, of_ct: dict[str, Any], of_mri: dict[str, Any], 
 _OPTIONS = {"n_views": "--views", "water_per_mm": "--water"}
 
 
-def read_volume(path: str | Path, modality: str) -> ImageVolume:
-    """Read the volume to simulate from: an image file, or a folder with a series of DICOM slices.
+def read_volume(path: str | Path, modality: str, series: str | None = None) -> ImageVolume:
+    """Read the volume to simulate from: an image file, or a series of DICOM slices, of several the named one.
 
     Raises
     ------
@@ -80,12 +80,12 @@ def read_volume(path: str | Path, modality: str) -> ImageVolume:
         When it is complex, has frames, or DICOM files are of another modality.
     """
     path = Path(path)
-    if path.is_dir():
-        series = read_series(path)
+    if is_series(path):
+        found = read_series(path, series)
         expected = {"ct": "CT", "mri": "MR"}[modality]
-        if series.modality != expected:
-            raise DipmedError(f"--modality {modality} needs {expected} images, but {path} holds {series.modality!r}")
-        return series.volume
+        if found.modality != expected:
+            raise DipmedError(f"--modality {modality} needs {expected} images, but {path} holds {found.modality!r}")
+        return check_volume(found.volume, path)
     return load_volume(path)
 
 

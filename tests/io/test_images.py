@@ -135,7 +135,7 @@ def test_the_header_of_a_bart_pair_is_kept_too(tmp_path):
         check_output(tmp_path / "a.cfl")
 
 
-@pytest.mark.parametrize("name", ["image", "image.dcm", "image.gz", "image.nii.zip"])
+@pytest.mark.parametrize("name", ["image.tif", "image.gz", "image.nii.zip"])
 def test_unknown_ending(tmp_path, name):
     with pytest.raises(OutputError, match=r"one of \.nii\.gz, \.nii, \.npz"):
         check_output(tmp_path / name)
@@ -325,7 +325,7 @@ def test_npz_that_holds_no_image(tmp_path, image, affine, words):
 
 
 def test_image_file_that_is_missing(tmp_path):
-    for ending in (".nii.gz", ".nii", ".npz", ".npy", ".cfl"):
+    for ending in (".nii.gz", ".nii", ".npz", ".npy", ".cfl", ".dcm", ".sc.dcm"):
         with pytest.raises(FormatError, match="does not exist"):
             load_image(tmp_path / f"a{ending}")
 
