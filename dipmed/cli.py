@@ -487,8 +487,8 @@ def _kept(store: ImageStore) -> Iterator[None]:
     except (DipmedError, KeyboardInterrupt, typer.Exit) as end:
         n_done = len(store.places()) if store.folder.exists() else 0
         if n_done:
-            words = f"finished images are kept in {store.folder}; go on from there with --resume"
-            console.print(escape(f"{n_done} {words}"), soft_wrap=True)
+            words = f"images done: {n_done}, kept in {store.folder}; go on from there with --resume"
+            console.print(escape(words), soft_wrap=True)
             state["told"] = state["told"] or isinstance(end, KeyboardInterrupt)
         raise
 

@@ -210,11 +210,23 @@ def _on_grid(
     y, mask = scan.kspace[frame, index], sampled_mask(scan)[frame, index]
     data, sampled = torch.from_numpy(np.ascontiguousarray(y)), torch.from_numpy(np.ascontiguousarray(mask))
     calibration = None if scan.calibration is None else scan.calibration[0, index]
-    found = given or estimate_maps(
-        y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets
-    )
+    found = given or _own_maps(y, mask, settings, calibration, volume)
     A = CartesianMRI(torch.from_numpy(found.cropped), sampled)
     return data, A, CartesianMRI(torch.from_numpy(found.maps), sampled) if _ends_wider(found, settings) else None
+
+
+def _own_maps(
+    y: Complex64,
+    mask: NDArray[np.bool_],
+    settings: ReconSettings,
+    calibration: Complex64 | None = None,
+    volume: VolumeReference | None = None,
+) -> CoilMaps:
+    """Maps of one slice; where it has no sample that is not zero there is nothing to find them in."""
+    if not y.any():
+        sets = (settings.map_sets,) if settings.map_sets > 1 else ()
+        return CoilMaps.everywhere(np.zeros((*sets, *y.shape), np.complex64))
+    return estimate_maps(y, mask, settings.maps, calibration=calibration, volume=volume, n_sets=settings.map_sets)
 
 
 def _along_trajectory(
@@ -251,7 +263,7 @@ def _maps_of_all_frames(scan: KSpaceScan, settings: ReconSettings) -> Complex64:
             times = sampled_mask(scan)[:, index].sum(axis=0)
             y, mask = scan.kspace[:, index].sum(axis=0) / np.maximum(times, 1).astype(np.float32), times > 0
         calibration = None if scan.calibration is None else scan.calibration[0, index]
-        found = estimate_maps(y, mask, settings.maps, calibration=calibration, n_sets=settings.map_sets)
+        found = _own_maps(y, mask, settings, calibration)
         maps.append(found.cropped)
     return np.stack(maps)
 

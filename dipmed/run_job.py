@@ -19,6 +19,9 @@ from operators import Frames, LinearOperator, MRIOperator, SliceProjector, Volum
 DIRECT = {"mri": "zero-filled", "ct": "fbp"}
 """The method of images that an interruption left undone."""
 
+_NO_SIGNAL = StopReason("direct", 0, "no coil saw anything but noise")
+_NO_SAMPLE = StopReason("direct", 0, "all its samples are zero")
+
 _OTHER_SEED = 1000
 """Added to the seed of a fit that diverged; those next to it are the seeds of an ensemble."""
 
@@ -152,8 +155,9 @@ def _options(job: Job, settings: ReconSettings) -> dict[str, Any]:
 
 
 def _empty(job: Job, method: str) -> Reconstruction:
-    """The image of a slice that holds nothing but air."""
+    """The image of a slice that holds nothing but air, or nothing at all."""
     image = torch.zeros(job.A.domain.shape, dtype=job.y.dtype)
-    reason = "no coil saw anything but noise" if bool(job.y.any()) else "all its samples are zero"
-    stop = StopReason("direct", 0, reason)
-    return Reconstruction(image, method, stop, 0, 0.0, std=image[:1].abs())
+    empty = Reconstruction(image, method, _NO_SIGNAL, 0, 0.0, std=image[:1].abs())
+    if bool(job.y.any()):
+        return empty
+    return replace(empty, stop=_NO_SAMPLE, status="filled", trouble=f"with zeros, because {_NO_SAMPLE.reason}")

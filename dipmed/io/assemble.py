@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from dipmed.io.samples import (
     as_mask,
     centre_kspace,
-    check_samples,
+    check_images,
+    check_kind,
     find_centre,
     fit_mask,
     sampled_locations,
@@ -73,7 +74,7 @@ def cartesian_scan(
     FormatError, ShapeError
         When the array cannot be k-space, or the mask does not fit it.
     """
-    kspace = standard_axes(array)
+    kspace, damaged = standard_axes(array)
     ndim = kspace.ndim - 3
     sampled = sampled_locations(kspace) if mask is None else fit_mask(as_mask(mask, "the mask"), kspace, "the mask")
     if mask is None:
@@ -92,30 +93,33 @@ def cartesian_scan(
         source=source,
         frame_labels=frame_labels(kspace.shape[0]),
         sequence=sidecar.sequence,
-        assumptions=assumptions + said + unknown,
+        assumptions=assumptions + damaged + said + unknown,
         notes=notes,
     )
 
 
-def standard_axes(array: NamedArray) -> Complex64:
+def standard_axes(array: NamedArray) -> tuple[Complex64, tuple[str, ...]]:
     """Return the samples as ``(frame, slice, coil, x, y)``, or with z at the end when it has more than one.
+
+    With them comes what had to be assumed, see `dipmed.io.samples.check_images`.
 
     Raises
     ------
     FormatError
         When the samples are no k-space, when there is no plane, or both several slices and several z.
     """
-    kspace = check_samples(array.samples, array.what)
-    sizes = dict(zip(array.axes, kspace.shape, strict=True))
+    check_kind(array.samples, array.what)
+    sizes = dict(zip(array.axes, array.samples.shape, strict=True))
     if sizes["x"] < 2 or sizes["y"] < 2:
         raise FormatError(f"{array.what} is {sizes['x']} x {sizes['y']} in x and y; an image needs at least 2 x 2")
     is_volume = sizes.get("z", 1) > 1
     if is_volume and sizes.get("slice", 1) > 1:
         raise FormatError(f"{array.what} has {sizes['slice']} slices and {sizes['z']} z; give one slab at a time")
     order = [axis for axis in ("frame", "slice", "coil", "x", "y", "z") if axis in sizes]
-    kspace = kspace.transpose([array.axes.index(axis) for axis in order])
+    kspace = array.samples.transpose([array.axes.index(axis) for axis in order])
     shape = [sizes.get(axis, 1) for axis in ("frame", "slice", "coil", "x", "y")]
-    return np.ascontiguousarray(kspace.reshape(shape + ([sizes["z"]] if is_volume else [])))
+    kspace, damaged = check_images(kspace.reshape(shape + ([sizes["z"]] if is_volume else [])), array.what)
+    return np.ascontiguousarray(kspace), damaged
 
 
 def place(sidecar: Sidecar, kspace: Complex64) -> tuple[NDArray[np.float64], tuple[str, ...]]:

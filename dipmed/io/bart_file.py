@@ -44,7 +44,7 @@ def read(path: Path) -> KSpaceScan:
     order += [axis for axis in range(_N_AXES) if axis not in order]
     sizes = [array.shape[axis] for axis in (_SLICE, _COIL, *spatial)]
     axes = ("frame", "slice", "coil", "x", "y", "z")[: 1 + len(sizes)]
-    kspace = standard_axes(NamedArray(array.transpose(order).reshape([-1, *sizes]), axes, str(data_path)))
+    kspace, damaged = standard_axes(NamedArray(array.transpose(order).reshape([-1, *sizes]), axes, str(data_path)))
     if array.shape[0] == 1:
         _refuse_radial(kspace, data_path)
     affine, unknown = place(sidecar, kspace)
@@ -59,7 +59,7 @@ def read(path: Path) -> KSpaceScan:
             for index in np.ndindex(tuple(array.shape[axis] for axis in frames))
         ),
         sequence=sidecar.sequence,
-        assumptions=(_axes_sentence(spatial), MASK_FROM_ZEROS, *unknown),
+        assumptions=(_axes_sentence(spatial), MASK_FROM_ZEROS, *damaged, *unknown),
     )
 
 

@@ -21,7 +21,7 @@ from dipmed.io.acquisitions import (
     sort_readouts,
 )
 from dipmed.io.placement import place_slices
-from dipmed.io.samples import check_samples
+from dipmed.io.samples import check_images, check_samples
 from dipmed.scan import Complex64, FormatError, KSpaceScan, SequenceFigures
 
 _NOTABLE_CLIP = 16  # a readout moved by more than this part of its length is worth a word
@@ -130,8 +130,9 @@ def build_cartesian_scan(raw: RawScan) -> KSpaceScan:
     data = sort_readouts(raw.imaging, raw.fetch, grid, places, raw.stored_bytes)
     slice_of = dict(zip(raw.imaging["slice"].tolist(), placement.slice_index.tolist(), strict=True))
     calibration, left_out = _sort_calibration(raw, grid, slice_of, placement.n_slices)
+    kspace, damaged = check_images(data.kspace, f"{raw.path}: the k-space")
     return KSpaceScan(
-        kspace=check_samples(data.kspace, f"{raw.path}: the k-space"),
+        kspace=kspace,
         mask=data.mask,
         affine=placement.affine,
         image_shape=image_shape,
@@ -140,7 +141,7 @@ def build_cartesian_scan(raw: RawScan) -> KSpaceScan:
         noise_covariance=None if raw.noise_covariance is None else raw.noise_covariance * data.noise_factor,
         calibration=calibration,
         sequence=raw.protocol.sequence,
-        assumptions=(*raw.assumptions, *assumptions, *unknown_size, *placement.assumptions),
+        assumptions=(*raw.assumptions, *damaged, *assumptions, *unknown_size, *placement.assumptions),
         notes=(*raw.notes, *placement.notes, *_averaging_note(data.count), *left_out),
     )
 

@@ -39,7 +39,7 @@ def read(path: Path) -> KSpaceScan:
         mask_dataset, header_dataset = find_dataset(file, "mask"), find_dataset(file, "ismrmrd_header")
         mask = None if mask_dataset is None else read_array(mask_dataset)
         header = None if header_dataset is None else parse_mrd_header(read_text(header_dataset))
-    kspace = standard_axes(NamedArray(stored, _AXES[stored.ndim], what))
+    kspace, damaged = standard_axes(NamedArray(stored, _AXES[stored.ndim], what))
     kspace, sampled, masking = _apply_mask(kspace, mask)
     voxel_mm, n_readout, unsaid = _geometry(header or MrdHeader(), kspace.shape[3:], header is not None)
     affine, unknown = unknown_place(voxel_mm, (n_readout, kspace.shape[4]), kspace.shape[1])
@@ -49,7 +49,7 @@ def read(path: Path) -> KSpaceScan:
         affine=affine,
         image_shape=(n_readout, kspace.shape[4]),
         source="fastmri",
-        assumptions=(*unsaid, unknown, *(() if mask is not None else (MASK_FROM_ZEROS,))),
+        assumptions=(*damaged, *unsaid, unknown, *(() if mask is not None else (MASK_FROM_ZEROS,))),
         notes=masking,
     )
     return scan if header is None else scan.replace(sequence=header.sequence)

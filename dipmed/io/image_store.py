@@ -203,8 +203,8 @@ def open_store(output: Path, *, resume: bool = False, force: bool = False) -> It
         n_done = len(store.places())
         if n_done and not (resume or force):
             raise OutputError(
-                f"{folder} holds {n_done} finished images of a run that did not end; go on from there with --resume, "
-                "or discard them with --force"
+                f"{folder} holds the work of a run that did not end (images done: {n_done}); go on from there with "
+                "--resume, or discard it with --force"
             )
         try:
             yield store

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.io.geometry import Description
+from dipmed.io.samples import left_empty
 from dipmed.scan import DipmedError, Float32, FormatError, GeometryError, ProjectionScan, ShapeError
 from operators.ct_cone import ConeBeam, VolumeBeam
 from operators.ct_coverage import missing_directions, sees
@@ -46,7 +47,7 @@ def projection_scan(
     Raises
     ------
     FormatError
-        When the values are no finite real numbers, or all zero, or counts are negative.
+        When the values of no slice are finite real numbers, or all are zero, or counts are negative.
     ShapeError
         When the array does not fit the beam.
     GeometryError
@@ -57,6 +58,10 @@ def projection_scan(
     weights = None if counts is None else real_numbers(counts, f"{what}: counts")
     if weights is not None and not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise FormatError(f"{what}: counts should be finite and not negative")
+    good = np.array([[np.isfinite(of_slice).all() for of_slice in values]])
+    damaged = left_empty(good, "line integrals")
+    if damaged:
+        values = np.where(good.reshape(-1, *[1] * (values.ndim - 1)), values, np.float32(0))
     if not np.isfinite(values).all():
         n_bad = int((~np.isfinite(values)).sum())
         raise FormatError(f"{what}: {n_bad} of {values.size} line integrals are NaN or infinite")
@@ -73,7 +78,7 @@ def projection_scan(
         counts=weights,
         centre_known=described.centre_known,
         water_per_mm=described.water_per_mm,
-        assumptions=(*assumptions, *_about_place(described, len(values)), *remarks),
+        assumptions=(*assumptions, *damaged, *_about_place(described, len(values)), *remarks),
         notes=notes,
     )
 

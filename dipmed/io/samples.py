@@ -21,13 +21,7 @@ def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Comp
     FormatError
         When it is real, empty, not finite, zero throughout, or too large for single precision.
     """
-    if array.dtype.kind != "c":
-        raise FormatError(
-            f"{what} holds {array.dtype} numbers, but {kind} is complex; "
-            "store it as one complex array (real part + 1j * imaginary part)"
-        )
-    if array.size == 0:
-        raise FormatError(f"{what} is empty, its shape is {array.shape}")
+    check_kind(array, what, kind)
     with np.errstate(over="ignore", invalid="ignore"):
         samples: Complex64 = array.astype(np.complex64, copy=False)
         # NaN is not below anything
@@ -39,6 +33,50 @@ def check_samples(array: NDArray[Any], what: str, kind: str = "k-space") -> Comp
     if not samples.any():
         raise FormatError(f"all {samples.size} samples of {what} are zero; nothing can be reconstructed from them")
     return samples
+
+
+def check_kind(array: NDArray[Any], what: str, kind: str = "k-space") -> None:
+    """Refuse what is no array of complex numbers.
+
+    Raises
+    ------
+    FormatError
+        When it is real, or empty.
+    """
+    if array.dtype.kind != "c":
+        raise FormatError(
+            f"{what} holds {array.dtype} numbers, but {kind} is complex; "
+            "store it as one complex array (real part + 1j * imaginary part)"
+        )
+    if array.size == 0:
+        raise FormatError(f"{what} is empty, its shape is {array.shape}")
+
+
+def check_images(kspace: NDArray[Any], what: str) -> tuple[Complex64, tuple[str, ...]]:
+    """Do as `check_samples` does with ``(frame, slice, …)``, but leave an image empty that holds damaged samples.
+
+    Of one image, or where every image is damaged, nothing is left, and the samples are refused.
+
+    Returns
+    -------
+    kspace, assumptions
+        The samples, and a sentence that names the images which were left empty.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        good = (np.abs(kspace) < _LARGEST).all(axis=tuple(range(2, kspace.ndim)))
+    sentences = left_empty(good, "samples")
+    if sentences:
+        kspace = np.where(good.reshape(good.shape + (1,) * (kspace.ndim - 2)), kspace, kspace.dtype.type(0))
+    return check_samples(kspace, what), sentences
+
+
+def left_empty(good: NDArray[np.bool_], values: str) -> tuple[str, ...]:
+    """Name the images ``(frame, slice)`` that are not good; nothing where all are, or none is."""
+    if good.all() or not good.any():
+        return ()
+    of_frame = [f" of frame {frame}" if len(good) > 1 else "" for frame in range(len(good))]
+    names = ", ".join(f"slice {index}{of_frame[frame]}" for frame, index in np.argwhere(~good).tolist())
+    return (f"Some {values} are NaN, infinite or far too large, so these images were left empty: {names}.",)
 
 
 def sampled_locations(kspace: Complex64) -> NDArray[np.bool_]:

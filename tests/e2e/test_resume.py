@@ -95,7 +95,7 @@ def test_kill_9_loses_the_image_in_flight_alone(run_cli, slices, whole, tmp_path
 
     done = run_cli("recon", slices, "-o", out, *OPTIONS)
     assert done.code == 1
-    assert "holds 2 finished images" in done.error_lines[0]
+    assert "images done: 2" in done.error_lines[0]
 
     calibrated, estimate = [], jobs_module.estimate_maps
     monkeypatch.setattr(jobs_module, "estimate_maps", lambda *a, **k: calibrated.append(1) or estimate(*a, **k))
@@ -120,7 +120,7 @@ def test_a_disk_that_fills_up(run_cli, slices, whole, tmp_path, in_image_3):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.code == 1
     assert "cannot write" in done.error_lines[0]
-    assert "2 finished images are kept in" in done.err
+    assert "images done: 2, kept in" in done.err
     assert "--resume" in done.err
     assert image_names(out) == TWO
     in_image_3(lambda: None)
@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_what_is_done_and_makes_the_rest_again(run_cli, slices, who
     done = run_cli("recon", slices, "-o", out, *OPTIONS)
     assert done.code == 130
     assert "best image so far was written" in done.err
-    assert "2 finished images are kept" in done.err
+    assert "images done: 2, kept" in done.err
     assert np.array_equal(np.load(out)["image"][:, :, :2], whole[:, :, :2])
     assert not np.array_equal(np.load(out)["image"], whole)
     in_image_3(lambda: None)

@@ -69,7 +69,7 @@ def test_images_come_back_bit_for_bit(out):
 
 
 def test_work_is_discarded_only_when_that_is_asked_for(out):
-    with pytest.raises(OutputError, match=r"holds 1 finished images.*--resume.*--force"), open_store(out):
+    with pytest.raises(OutputError, match=r"images done: 1\).*--resume.*--force"), open_store(out):
         pass
     with open_store(out, force=True) as store:
         assert store.places() == [(0, 1)]  # a run that fails early has discarded nothing
