@@ -90,3 +90,8 @@ def test_voxels_that_are_unknown_do_not_count(truth):
     assert image_noise_level(np.where(known, volume, 1e6), known) == pytest.approx(5, rel=0.2)
     with pytest.raises(DipmedError, match="give --sigma"):
         image_noise_level(volume, np.indices(truth.shape)[0] % 2 == 0)
+
+
+def test_a_plane_across_the_slices_has_a_noise_level():
+    plane = 100 + np.random.default_rng(0).normal(0, 5, (64, 1, 48)).astype(np.float32)
+    assert image_noise_level(plane) == pytest.approx(5, rel=0.15)

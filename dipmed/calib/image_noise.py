@@ -19,7 +19,8 @@ def image_noise_level(volume: Float32, known: NDArray[np.bool_] | None = None) -
 
     The median of the finest diagonal Haar coefficients in the slices (D. Donoho, I. Johnstone, 1994,
     doi:10.1093/biomet/81.3.425), over blocks of two by two voxels in the brighter parts. What has structure moves it
-    upwards; noise that was smoothed when the image was made, downwards.
+    upwards; noise that was smoothed when the image was made, downwards. Of a single plane across the slices, blocks lie
+    in that plane.
 
     Parameters
     ----------
@@ -34,6 +35,9 @@ def image_noise_level(volume: Float32, known: NDArray[np.bool_] | None = None) -
         When no block of voxels is known in full.
     """
     whole = np.ones(volume.shape, bool) if known is None else known
+    thin = [axis for axis in range(3) if volume.shape[axis] == 1]
+    last = list(range(-len(thin), 0))
+    volume, whole = np.moveaxis(volume, thin, last), np.moveaxis(whole, thin, last)
     n_x, n_y = (n - n % 2 for n in volume.shape[:2])
     corners = [(slice(i, n_x, 2), slice(j, n_y, 2)) for i in (0, 1) for j in (0, 1)]
     blocks = np.stack([volume[corner] for corner in corners])

@@ -1,0 +1,50 @@
+"""Draws docs/img/restore.png: part of a chest with noise, and what takes it away.
+
+Run as ``DIPMED_DATA=DIR python scripts/draw_restore.py``; it takes a few minutes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from benchmark_restore import CASES, load_truth, non_local_means, plane_of, psnr, spoil
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dipmed.io.source_volume import SourceVolume
+from dipmed.prepare import ReconSettings
+from dipmed.restore import RestoreSettings, restore
+
+OUT = Path(__file__).resolve().parent.parent / "docs" / "img" / "restore.png"
+WINDOW = {"vmin": -250.0, "vmax": 350.0}
+
+
+def main() -> None:
+    """Restore, and draw the images in one window of Hounsfield units."""
+    case = CASES["denoise chest 60 HU"]
+    truth = load_truth(case)
+    everywhere = np.ones(truth.shape, bool)
+    volume = spoil(truth, case, None)
+    smooth = max(non_local_means(volume, case, None).values(), key=lambda image: psnr(image, truth, everywhere))
+    found = restore(SourceVolume(volume), RestoreSettings(case.task, fit=ReconSettings(device="cpu")))
+    images = {
+        "with noise": plane_of(volume),
+        "non-local means, best strength": smooth,
+        "dipmed restore": plane_of(found.volume),
+    }
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 4)
+    axes[0].imshow(truth.T, cmap="gray", **WINDOW)
+    axes[0].set_title("slice of the volume", fontsize=9)
+    for axis, (name, image) in zip(axes[1:], images.items(), strict=True):
+        axis.imshow(image.T, cmap="gray", **WINDOW)
+        axis.set_title(f"{name}\n{psnr(image, truth, everywhere):.2f} dB", fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
+    figure.savefig(OUT, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
