@@ -191,6 +191,12 @@ def recon(
     patient_id: Annotated[
         str | None, typer.Option("--patient-id", metavar="ID", help="DICOM: whose image it is; by default nobody's.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Fit slices in so many processes at a time, which share the cores.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Fit slices on the workers of this Dask scheduler.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
     ] = False,
@@ -199,12 +205,14 @@ def recon(
     ] = False,
 ) -> None:
     """Reconstruct an image from k-space or projections, stopped by the scan itself."""
+    from dipmed.cluster import find_cluster
+    from dipmed.devices import resolve_device
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.image_store import open_store, store_path
     from dipmed.outputs import check_outputs, dicom_details, find_study, save_outputs
     from dipmed.prepare import ReconSettings, check_weights
-    from dipmed.recon import reconstruct, resolve_device
+    from dipmed.recon import reconstruct
     from dipmed.record import recon_record
 
     settings = ReconSettings(
@@ -234,7 +242,8 @@ def recon(
     # everything that can be refused is refused before the work starts
     _check_settings(settings)
     check_weights(settings, [method])
-    resolve_device(device)
+    if scheduler is None:
+        resolve_device(device)
     force_files = force or (resume and store_path(out[0]).exists())
     check_outputs(out, with_std=uncertainty is not None, force=force_files)
     check_json(json_file, force=force_files)
@@ -242,9 +251,10 @@ def recon(
     with open_store(out[0], resume=resume, force=force) as store, _kept(store):
         scan = load(file)
         dicom = None if study is None else dicom_details(scan, settings, study, out)
-        console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
-        with FitProgress(console) as progress:
-            result = reconstruct(scan, settings, progress=progress, store=store)
+        with find_cluster(workers, scheduler) as cluster:
+            console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
+            with FitProgress(console) as progress:
+                result = reconstruct(scan, settings, progress=progress, store=store, cluster=cluster)
         written = save_outputs(result, out, complex=complex_image, dicom=dicom, force=force_files)
         write_json(json_file, recon_record(result, settings), force=force_files)
         if not result.was_interrupted:
@@ -356,12 +366,12 @@ def compare(
 ) -> None:
     """Score several methods on the same part of a scan's data against a reference that no fit sees."""
     from dipmed import compare as comparing
+    from dipmed.devices import resolve_device
     from dipmed.display import show_comparison
     from dipmed.io import load
     from dipmed.io.files import check_target
     from dipmed.plot import save_comparison
     from dipmed.prepare import ReconSettings, check_weights
-    from dipmed.recon import resolve_device
     from dipmed.record import versions
 
     names = split_names(methods)

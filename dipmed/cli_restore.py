@@ -73,6 +73,7 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Restore an image volume that has no raw data: less noise, thinner slices, filled holes, less blur."""
+    from dipmed.devices import resolve_device
     from dipmed.dip import find_rule
     from dipmed.display import FitProgress
     from dipmed.image_pieces import Task
@@ -80,7 +81,6 @@ def restore(
     from dipmed.io.source_volume import read_holes, read_source_volume
     from dipmed.outputs import check_outputs, find_source, restored_details
     from dipmed.prepare import ReconSettings
-    from dipmed.recon import resolve_device
     from dipmed.record import restore_record
     from dipmed.restore import RestoreSettings
     from dipmed.restore import restore as restore_volume

@@ -16,13 +16,14 @@ from dipmed.calib.centre import sampled_cells
 from dipmed.calib.helix import rebin_helix
 from dipmed.calib.readout import split_readout
 from dipmed.ct_baselines import CGTotalVariation, has_back_projection
+from dipmed.devices import resolve_device
 from dipmed.evaluate import SnapshotScores, calibration, reference_image, score
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.images import load_image
 from dipmed.jobs import Job, jobs
 from dipmed.methods import Method, find_method
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
-from dipmed.recon import check_fits, resolve_device
+from dipmed.recon import check_fits
 from dipmed.run_job import run_job
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -58,6 +58,17 @@ class Job:
     noise_variance: float | None
     ray_weights: Tensor | None = None
     guide: Tensor | None = None
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same job with all its tensors there."""
+        return replace(
+            self,
+            y=self.y.to(device),
+            A=self.A.to(device),
+            A_final=self.A_final and self.A_final.to(device),
+            ray_weights=None if self.ray_weights is None else self.ray_weights.to(device),
+            guide=None if self.guide is None else self.guide.to(device),
+        )
 
     @property
     def place(self) -> tuple[int, int]:

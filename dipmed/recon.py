@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from dipmed.assemble_volume import assemble_volume
 from dipmed.calib.coils import CoilMaps
+from dipmed.cluster import Cluster, Report
 from dipmed.config import FitConfig
-from dipmed.dip import Observer, Progress, n_fits
+from dipmed.devices import resolve_device
+from dipmed.dip import Observer, Progress, ProgressCallback, n_fits
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.image_store import ImageStore, Place
 from dipmed.jobs import Job, jobs, n_frames, n_jobs
@@ -20,7 +22,7 @@ from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings, check_weights, prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
-from dipmed.scan import DipmedError, DivergedError, ImageVolume, KSpaceScan, Reconstruction, Scan
+from dipmed.scan import DivergedError, ImageVolume, KSpaceScan, Reconstruction, Scan
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,6 @@ class ScanResult:
         return any(part.status == "interrupted" for part in self.reconstructions)
 
 
-def resolve_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device that is there.
-
-    Raises
-    ------
-    DipmedError
-        When CUDA is asked for and absent.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise DipmedError(f"unknown device {name!r}; choose auto, cpu or cuda")
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise DipmedError("no CUDA device was found; use --device cpu, or run `dipmed doctor` to see what is there")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
-
-
 def reconstruct(
     scan: Scan,
     settings: ReconSettings,
@@ -75,6 +61,7 @@ def reconstruct(
     observer: Observer | None = None,
     maps: Sequence[Sequence[CoilMaps]] | None = None,
     store: ImageStore | None = None,
+    cluster: Cluster | None = None,
 ) -> ScanResult:
     """Reconstruct all images of a scan.
 
@@ -92,6 +79,8 @@ def reconstruct(
     store
         Where each finished image is put, and the images of a run before are taken from. Whoever writes the volume
         removes it afterwards.
+    cluster
+        Processes that do the work, see `dipmed.cluster`; None to do it here. There is no observer then.
 
     Raises
     ------
@@ -104,7 +93,7 @@ def reconstruct(
     method = find_method(settings.method, scan.modality)
     check_guide(settings, [method])
     config = settings.fit_config(scan.modality, settings.ndim_for(scan))
-    device = resolve_device(settings.device)
+    device = resolve_device(settings.device) if cluster is None else cluster.device_for(settings)
     settings.check_uncertainty(scan.modality, settings.ndim_for(scan))
     check_weights(settings, [method.name], scan.modality, settings.ndim_for(scan))
     if isinstance(scan, KSpaceScan):
@@ -115,8 +104,12 @@ def reconstruct(
     guides = load_guides(scan, prepared, settings)
     found = {} if store is None else {place: store.read(place) for place in store.places()}
     n_resumed = len(found)
-    todo = jobs(prepared, settings, device, guides, maps, skip=tuple(found))
-    found |= _run_jobs(todo, prepared, settings, progress, observer, store)
+    # what goes to other processes starts from here, on whatever device they have
+    start_from = device if cluster is None else torch.device("cpu")
+    todo = jobs(prepared, settings, start_from, guides, maps, skip=tuple(found))
+    report = _for_images(progress, prepared, settings)
+    results = one_by_one(todo, settings, report, observer) if cluster is None else cluster.run(todo, settings, report)
+    found |= _keep(results, store)
     if all(part.status == "filled" for parts in found.values() for part in parts):
         if store is not None:
             store.remove()
@@ -142,27 +135,26 @@ def reconstruct(
     )
 
 
-def _run_jobs(
-    todo: Iterable[Job],
-    prepared: Scan,
-    settings: ReconSettings,
-    progress: Callable[[int, int, Progress], None] | None,
-    observer: Observer | None,
-    store: ImageStore | None,
-) -> dict[Place, list[Reconstruction]]:
-    """Run one job after the other, and put each in the store; after an interruption, make what takes no time."""
-    found: dict[Place, list[Reconstruction]] = {}
+def one_by_one(
+    todo: Iterable[Job], settings: ReconSettings, report: Report, observer: Observer | None
+) -> Iterator[tuple[Job, Reconstruction]]:
+    """Run one job after the other; after an interruption, make of the others what takes no time."""
     interrupted = False
     for job in todo:
         if interrupted:
-            part = run_direct(job, settings)
-        else:
-            number = job.frame * prepared.n_slices + job.slice
-            report = None if progress is None else _for_image(progress, number, n_jobs(prepared, settings))
-            part = run_or_fill(job, settings, progress=report, observer=observer)
-            interrupted = part.status == "interrupted"
+            yield job, run_direct(job, settings)
+            continue
+        part = run_or_fill(job, settings, progress=report(job), observer=observer)
+        interrupted = part.status == "interrupted"
+        yield job, part
+
+
+def _keep(results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | None) -> dict[Place, list[Reconstruction]]:
+    """Collect what comes, and put what is finished into the store."""
+    found: dict[Place, list[Reconstruction]] = {}
+    for job, part in results:
         found[job.place] = by_frame(part, job.A)
-        if store is not None and not interrupted:
+        if store is not None and part.status != "interrupted":
             store.put(job.place, found[job.place])
     return found
 
@@ -221,7 +213,14 @@ def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
     check_memory(needed, f"{method.name} of {scan.n_coils} coils of {sizes}", advice)
 
 
-def _for_image(
-    progress: Callable[[int, int, Progress], None], number: int, n_images: int
-) -> Callable[[Progress], None]:
-    return lambda state: progress(number, n_images, state)
+def _for_images(
+    progress: Callable[[int, int, Progress], None] | None, prepared: Scan, settings: ReconSettings
+) -> Report:
+    """Number the images for a display of their progress."""
+    n_images = n_jobs(prepared, settings)
+
+    def report(job: Job) -> ProgressCallback | None:
+        number = job.frame * prepared.n_slices + job.slice
+        return None if progress is None else lambda state: progress(number, n_images, state)
+
+    return report

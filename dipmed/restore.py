@@ -13,13 +13,13 @@ from torch import Tensor
 from dipmed.calib.image_noise import image_noise_level
 from dipmed.calib.scale import data_scale
 from dipmed.config import FitConfig
+from dipmed.devices import resolve_device
 from dipmed.dip import DeepImagePrior, Observer, Progress, ProgressCallback, n_fits
 from dipmed.image_pieces import Piece, Task, fitted_shape, join, n_pieces, pieces
 from dipmed.io.source_volume import SourceVolume
 from dipmed.memory import check_memory, image_memory
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings
-from dipmed.recon import resolve_device
 from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, StopReason
 from dipmed.simulate.volume import from_slice, voxel_sizes
 from dipmed.solvers import total_variation_image

@@ -18,10 +18,11 @@ from dipmed.calib.coils import CoilMaps, compress_coils
 from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import keep_views
 from dipmed.calib.readout import remove_oversampling
+from dipmed.devices import resolve_device
 from dipmed.io import load
 from dipmed.jobs import jobs
 from dipmed.prepare import ReconSettings, prepare
-from dipmed.recon import reconstruct, resolve_device
+from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Reconstruction, Scan
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, simulate
 from dipmed.transforms.tensors import (

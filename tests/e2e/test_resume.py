@@ -10,7 +10,7 @@ import pytest
 
 from dipmed import display
 from dipmed import jobs as jobs_module
-from dipmed.io import save_ismrmrd
+from dipmed.io import load_image, save_ismrmrd
 from dipmed.phantom import brain_phantom_scan
 
 TINY = ("network.channels=4,4", "network.skip_channels=2", "network.up_channels=4", "inputs=noise")
@@ -180,3 +180,13 @@ def test_a_scan_of_one_slice_with_nothing_to_resume(run_cli, scan_file, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["image.npz"]
     done = run_cli("recon", scan_file, "-o", tmp_path / "image.npz", *OPTIONS, "--resume")
     assert "exists already" in done.error_lines[0]
+
+
+def test_workers_give_what_one_process_gives(three_slices, run_cli, tmp_path):
+    images = []
+    for name, options in (("one.npz", ()), ("two.npz", ("--workers", 2))):
+        done = run_cli("recon", three_slices, "-o", tmp_path / name, "--method", "cg-sense", *options)
+        assert done.code == 0, done.err
+        images.append(load_image(tmp_path / name).data)
+    np.testing.assert_array_equal(*images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.npz", "two.npz"]
