@@ -36,6 +36,7 @@ from dipmed.cli_common import (
     write_json,
 )
 from dipmed.cli_restore import restore
+from dipmed.cli_send import send
 from operators.errors import DipmedError
 
 if TYPE_CHECKING:
@@ -322,6 +323,7 @@ def simulate(
 
 
 app.command()(restore)
+app.command()(send)
 
 
 @app.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MOST_LISTED = 10
+_LONGEST_TEXT = 64
 SIZE_TAGS = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated")
 SERIES_TAGS = ("SeriesInstanceUID", "SeriesNumber", "Modality")
 
@@ -74,6 +75,7 @@ def choose_series(images: list[Image], series: str | None, where: Path) -> list[
 def reading(path: Path, *, private: bool = False) -> Iterator[None]:
     """Turn what pydicom raises on damaged files into one error, without its words if those could name a person."""
     from pydicom.config import disable_value_validation
+    from pydicom.errors import BytesLengthException
 
     damage = (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
     unreadable = (NotImplementedError, RuntimeError, RecursionError, struct.error, MemoryError)
@@ -84,7 +86,7 @@ def reading(path: Path, *, private: bool = False) -> Iterator[None]:
             yield
     except DipmedError:
         raise
-    except (*damage, *unreadable) as error:
+    except (*damage, *unreadable, BytesLengthException) as error:
         reason = type(error).__name__ if private else " ".join(str(error).split())[:200]
         raise FormatError(
             f"{path} cannot be read as DICOM: it is damaged, or packed in a way that needs another program to unpack "
@@ -118,6 +120,8 @@ def _header(path: Path, tags: list[str]) -> Dataset:
     from pydicom import dcmread
 
     header = dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
+    for _ in header.iterall():  # pydicom decodes an element when it is looked at: better here than anywhere later
+        pass
     if "Rows" not in header or "Columns" not in header:
         raise FormatError(f"{path} holds no picture, or is truncated; expected slices in DICOM files")
     if int(header.get("SamplesPerPixel", 1)) != 1:
@@ -139,4 +143,5 @@ def _described(uid: str, images: list[Image]) -> str:
 
 def _text(header: Dataset, name: str) -> str:
     value = header.get(name)
-    return "" if value is None else str(value)[:64]
+    text = "" if value is None else str(value)[:_LONGEST_TEXT]
+    return "".join(character if character.isprintable() else "?" for character in text)

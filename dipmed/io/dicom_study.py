@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ _KEPT = (*_PATIENT, *_PATIENT_2, *_STUDY, *_STUDY_2, *_PLACE)
 _EQUIPMENT = ("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
 _REFERENCE = ("SOPClassUID", "SOPInstanceUID")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", *_REFERENCE)
+_LARGEST_NUMBER = 2**31 - 1
 _LONGEST_ID = 64  # characters of DICOM's LO
 
 
@@ -138,7 +140,9 @@ def study_of(path: Path, series: str | None = None) -> Study:
         elements.setdefault("PatientPosition", "")
         if "BodyPartExamined" not in elements:
             elements.setdefault("Laterality", "")
-        number = 100 * int(first.get("SeriesNumber") or 0) + 1
+        number = min(100 * int(first.get("SeriesNumber") or 0) + 1, _LARGEST_NUMBER)
+        for kept in (elements, scanner):
+            _check_writable(kept)
     frames = [_reference(image) for image in images]
     return Study(
         elements=elements,
@@ -158,6 +162,16 @@ def _check(path: Path, header: Dataset) -> None:
         value = str(header.get(name) or "")
         if not UID(value).is_valid:
             raise FormatError(f"{path} says no valid {name}, which a series of the same study needs")
+
+
+def _check_writable(elements: Dataset) -> None:
+    """Fail now, and not after the work, on values that can be read but not written."""
+    from pydicom import Dataset, dcmwrite
+
+    trial = Dataset()
+    trial.update(elements)
+    trial.SpecificCharacterSet = "ISO_IR 192"
+    dcmwrite(BytesIO(), trial, implicit_vr=False, little_endian=True)
 
 
 def _reference(image: Image) -> tuple[Reference, float | None]:

@@ -94,7 +94,7 @@ def check_details(path: Path, details: DicomDetails) -> None:
     modality = MODALITIES[details.modality]
     if details.study.modality not in (None, modality):
         raise OutputError(
-            f"cannot write {path}: it holds {modality}, but is to follow a series of {details.study.modality or 'none'}"
+            f"cannot write {path}: it holds {modality}, but is to follow a series of {details.study.modality!r}"
         )
     if details.modality == "ct" and details.unit != "HU" and not is_capture(path):
         raise OutputError(

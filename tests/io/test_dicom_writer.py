@@ -1,11 +1,14 @@
 """DICOM series that are written: where their voxels are, what they say, and whose they are."""
 
 import errno
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import DataElement
 
 from dipmed.io import files
@@ -240,7 +243,7 @@ def test_attenuation_is_no_ct_image(tmp_path, name):
 
 
 def test_a_modality_does_not_follow_another(tmp_path, source):
-    with pytest.raises(OutputError, match="it holds CT, but is to follow a series of MR"):
+    with pytest.raises(OutputError, match="it holds CT, but is to follow a series of 'MR'"):
         save_image(volume(), tmp_path / "new", dicom=details("ct", study=study_of(source)))
 
 
@@ -397,3 +400,22 @@ def test_pictures_of_one_place_that_nothing_tells_apart(tmp_path):
         change(file, lambda item: setattr(item, "AcquisitionNumber", 1))
     with pytest.raises(GeometryError, match="same place"):
         load_image(path)
+
+
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "large.dcm"
+    save_image(volume(), path, dicom=details())
+    return path
+
+
+@given(data=st.data())
+def test_damaged_files_never_crash(large_file, data):
+    path = large_file.with_name("a.dcm")
+    content = bytearray(large_file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(128, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))])
+    for read in (load_image, study_of):
+        with suppress(FormatError, GeometryError):
+            read(path)
