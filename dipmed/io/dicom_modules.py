@@ -1,5 +1,6 @@
 """What DICOM images of all kinds say: patient, study, series, equipment, how they came about.
 
+They are built with pydicom alone: highdicom, which is made for derived objects, has no MR Image and CT Image.
 Modules are those of the standard, PS3.3 C.7 and C.12; https://dicom.nema.org/medical/dicom/current/output/html/part03.html
 """
 
