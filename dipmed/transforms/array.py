@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +21,11 @@ from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import keep_views
 from dipmed.calib.readout import remove_oversampling
 from dipmed.devices import resolve_device
-from dipmed.io import load
+from dipmed.io import load, save_image
+from dipmed.io.dicom_modules import DicomDetails
+from dipmed.io.dicom_writer import check_details
 from dipmed.jobs import jobs
+from dipmed.outputs import check_outputs, find_study
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Reconstruction, Scan
@@ -30,6 +35,7 @@ from dipmed.transforms.tensors import (
     maps_to_tensor,
     scan_from_tensor,
     scan_to_tensor,
+    sequence_from,
     volume_from_tensor,
     volume_to_tensor,
 )
@@ -274,6 +280,9 @@ class Reconstruct(Transform):
             volume,
             {
                 **_kept(data),
+                "modality": scan.modality,
+                "ndim": scan.ndim,
+                **_sequence(scan),
                 "method": self.settings.method,
                 "preset": result.preset,
                 "unit": result.unit or "",
@@ -283,6 +292,81 @@ class Reconstruct(Transform):
                 "seconds": result.seconds["total"],
             },
         )
+
+
+class SaveDicomSeries(Transform):
+    """Write an image ``(frame, x, y, z)`` as a new DICOM series, in its place; see ``docs/dicom.md``.
+
+    Parameters
+    ----------
+    output_dir
+        Folder that exists. The series is named as the file of the scan, or ``image``.
+    ending
+        ``""`` for a folder with a file for each slice, ``".dcm"`` for one file, ``".sc.dcm"`` for a secondary capture.
+    like, series
+        A series of DICOM images, and which of a folder with several, whose patient and study the new one belongs to;
+        None for an anonymous one.
+    patient_id
+        Identifier for a new patient, where none is followed.
+    modality
+        ``"mri"`` or ``"ct"``; None for what the image says, as those of `Reconstruct` do. CT is in Hounsfield units.
+    force
+        Replace an existing series.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | PathLike[str],
+        ending: str = "",
+        *,
+        like: str | PathLike[str] | None = None,
+        series: str | None = None,
+        patient_id: str | None = None,
+        modality: str | None = None,
+        force: bool = False,
+    ) -> None:
+        if ending not in ("", ".dcm", ".sc.dcm"):
+            raise DipmedError(f"a series is a folder or a file that ends with .dcm or .sc.dcm, got {ending!r}")
+        self.output_dir = Path(output_dir)
+        self.ending = ending
+        self.like = None if like is None else Path(like)
+        self.series = series
+        self.patient_id = patient_id
+        self.modality = modality
+        self.force = force
+
+    def __call__(self, image: Tensor) -> MetaTensor:
+        """Write the image, and return it with the path as ``meta["saved_to"]``.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written.
+        DipmedError
+            When neither the image nor this transform says what modality it is of.
+        """
+        volume = volume_from_tensor(image)
+        meta = (
+            {name: image.meta[name] for name in image.meta if name != "affine"} if isinstance(image, MetaTensor) else {}
+        )
+        path = self.output_dir / f"{_stem(meta)}{self.ending}"
+        check_outputs([path], with_std=False, force=self.force)
+        study = find_study([path], like=self.like, series=self.series, patient_id=self.patient_id)
+        assert study is not None  # noqa: S101  # of a DICOM output there is one
+        modality = self.modality or meta.get("modality")
+        if modality not in ("mri", "ct"):
+            raise DipmedError(f"an image of modality {modality!r} is no DICOM image; give modality='mri' or 'ct'")
+        details = DicomDetails(
+            modality=modality,
+            unit=meta.get("unit") or None,
+            method=meta.get("method", "dipmed"),
+            ndim=int(meta.get("ndim", 2)),
+            sequence=sequence_from(meta),
+            study=study,
+        )
+        check_details(path, details)
+        save_image(volume, path, dicom=details, force=self.force)
+        return volume_to_tensor(volume, {**meta, "saved_to": str(path)})
 
 
 class DIPReconstruct(Reconstruct):
@@ -318,6 +402,16 @@ class AdjointReconstruct(Transform):
         images = [job.A.adjoint(job.y)[0].cpu().numpy() for job in jobs(prepared, self.settings, device)]
         image = images[0] if prepared.ndim == 3 else np.stack(images, axis=-1)
         return volume_to_tensor(ImageVolume(image, prepared.affine), _kept(data))
+
+
+def _sequence(scan: Scan) -> dict[str, str]:
+    return {"sequence": json.dumps(asdict(scan.sequence))} if isinstance(scan, KSpaceScan) else {}
+
+
+def _stem(meta: Mapping[str, Any]) -> str:
+    """The name of the scan's file without its endings."""
+    name = Path(str(meta.get(str(ImageMetaKey.FILENAME_OR_OBJ), "image"))).name
+    return name.split(".")[0] or "image"
 
 
 def _prepared_kspace(scan: Scan, transform: Reconstruct) -> KSpaceScan:

@@ -196,6 +196,12 @@ class DIPReconstructd(_WithMaps):
     made = array.DIPReconstruct
 
 
+class SaveDicomSeriesd(_Mapped):
+    """`SaveDicomSeries` for dictionaries."""
+
+    made = array.SaveDicomSeries
+
+
 class FBPd(_Mapped):
     """`FBP` for dictionaries."""
 

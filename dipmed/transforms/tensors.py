@@ -171,10 +171,6 @@ def _kspace(tensor: MetaTensor) -> KSpaceScan:
         for name in ("mask", "trajectory", "noise_covariance", "calibration")
         if name in meta
     }
-    sequence: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(meta.get("sequence", "{}")).items()
-    }
     return KSpaceScan(
         kspace=_numpy(tensor).astype(np.complex64),
         mask=arrays.pop("mask", None),
@@ -183,10 +179,17 @@ def _kspace(tensor: MetaTensor) -> KSpaceScan:
         source=meta["source"],
         frame_labels=tuple(json.loads(meta["frame_labels"])),
         n_readouts=None if "n_readouts" not in meta else int(meta["n_readouts"]),
-        sequence=SequenceFigures(**sequence),
+        sequence=sequence_from(meta),
         **arrays,
         **_sentences(meta),
     )
+
+
+def sequence_from(meta: Mapping[str, Any]) -> SequenceFigures:
+    """Figures of the pulse sequence that ``meta`` carries, none where it carries none."""
+    found: dict[str, Any] = json.loads(meta.get("sequence", "{}"))
+    figures: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    return SequenceFigures(**figures)
 
 
 def _describe_projections(scan: ProjectionScan) -> dict[str, Any]:

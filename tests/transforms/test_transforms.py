@@ -9,6 +9,7 @@ from monai.transforms import Compose, LoadImaged, SaveImage, SaveImaged
 from dipmed.calib.coils import compress_coils
 from dipmed.calib.noise import prewhiten
 from dipmed.io import load, load_image
+from dipmed.io.dicom_series import read_series
 from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError
@@ -26,6 +27,7 @@ from dipmed.transforms import (
     RandUndersampleKSpaced,
     Reconstruct,
     Reconstructd,
+    SaveDicomSeriesd,
     SimulateKSpaced,
     SimulateSinogramd,
     UndersampleKSpaced,
@@ -212,3 +214,29 @@ def test_in_datasets_and_workers(scan_file, tmp_path):
         assert not torch.equal(*masks)
 
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_dicom_series_lies_where_the_scan_does(scan_file, tmp_path):
+    pipeline = Compose(
+        [
+            LoadScand("kspace"),
+            Reconstructd("kspace", "cg-sense", output_key="image", device="cpu"),
+            SaveDicomSeriesd("image", tmp_path, patient_id="P-17"),
+        ]
+    )
+    image = pipeline({"kspace": str(scan_file)})["image"]
+    found = read_series(tmp_path / "scan")
+    assert image.meta["saved_to"] == str(tmp_path / "scan")
+    assert found.modality == "MR"
+    # the pictures may be turned, so the brightest voxel is compared in mm
+    places = []
+    for data, affine in ((image[0].numpy(), image.affine.numpy()), (found.volume.data, found.volume.affine)):
+        index = np.unravel_index(data.argmax(), data.shape)
+        places.append(affine @ [*index, 1])
+    np.testing.assert_allclose(*places, atol=1e-3)
+
+
+def test_an_image_of_unknown_modality_is_no_dicom(tmp_path):
+    with pytest.raises(DipmedError, match="give modality='mri' or 'ct'"):
+        SaveDicomSeriesd("image", tmp_path)({"image": torch.ones(1, 8, 8, 2)})
+    assert not list(tmp_path.iterdir())
