@@ -10,13 +10,23 @@ from torch import Tensor
 
 from dipmed.jobs import n_frames
 from dipmed.scan import ImageVolume, ProjectionScan, Reconstruction, Scan
+from dipmed.slabs import Range, blend
 from operators import combine_sets, hounsfield
 
 
 def assemble_volume(
-    parts: Sequence[Reconstruction], scan: Scan, *, in_hounsfield: bool = False
+    parts: Sequence[Reconstruction],
+    scan: Scan,
+    *,
+    stacks: Sequence[Range] | None = None,
+    in_hounsfield: bool = False,
 ) -> tuple[ImageVolume, ImageVolume | None, str | None]:
     """Put the images of a prepared scan together, frame by frame and slice by slice within.
+
+    Parameters
+    ----------
+    stacks
+        Which slices each image holds, where they are volumes of slices, see `dipmed.stacks.stacks_of`.
 
     Returns
     -------
@@ -24,9 +34,9 @@ def assemble_volume(
         The image; the standard deviation of what is shown, None unless every image has one; ``"1/mm"`` or ``"HU"`` of
         projections, None of k-space.
     """
-    volume = _stack([combine_sets(part.image)[0] for part in parts], scan)
+    volume = _stack([combine_sets(part.image)[0] for part in parts], scan, stacks)
     deviations = [part.std[0] for part in parts if part.std is not None]
-    std = _stack(deviations, scan) if len(deviations) == len(parts) else None
+    std = _stack(deviations, scan, stacks) if len(deviations) == len(parts) else None
     if not isinstance(scan, ProjectionScan):
         return volume, std, None
     if in_hounsfield:
@@ -34,7 +44,10 @@ def assemble_volume(
     return volume, std, "1/mm"
 
 
-def _stack(images: Sequence[Tensor], scan: Scan) -> ImageVolume:
+def _stack(images: Sequence[Tensor], scan: Scan, stacks: Sequence[Range] | None) -> ImageVolume:
+    if stacks is not None:
+        frames_of_stacks = [images[first : first + len(stacks)] for first in range(0, len(images), len(stacks))]
+        images = [image for frame in frames_of_stacks for image in blend(frame, stacks).unbind(-1)]
     stacked = np.stack([image.cpu().numpy() for image in images])
     frames = stacked.reshape(n_frames(scan), scan.n_slices, *stacked.shape[1:])
     data = frames[:, 0] if scan.ndim == 3 else np.moveaxis(frames, 1, -1)

@@ -19,9 +19,12 @@ from dipmed.cli_common import (
     IterationsOption,
     JsonOption,
     LikeOption,
+    MemoryOption,
+    ModeOption,
     SeedOption,
     SeriesOption,
     SetOption,
+    SlabOption,
     SlicesOption,
     StopOption,
     TimeOption,
@@ -177,6 +180,9 @@ def recon(
     slices: SlicesOption = None,
     uncertainty: UncertaintyOption = None,
     uncertainty_samples: SamplesOption = None,
+    mode: ModeOption = "auto",
+    slab: SlabOption = None,
+    memory: MemoryOption = None,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     json_file: JsonOption = None,
@@ -211,6 +217,7 @@ def recon(
     from dipmed.display import FitProgress
     from dipmed.io import load
     from dipmed.io.image_store import open_store, store_path
+    from dipmed.mode import choose_mode
     from dipmed.outputs import check_outputs, dicom_details, find_study, save_outputs
     from dipmed.prepare import ReconSettings, check_weights
     from dipmed.recon import reconstruct
@@ -238,24 +245,29 @@ def recon(
         water=water,
         slices=parse_slices(slices),
         uncertainty=_uncertainty(uncertainty, uncertainty_samples),
+        mode=mode,
+        slab=slab,
+        memory_gib=memory,
         device=device,
     )
     # everything that can be refused is refused before the work starts
     _check_settings(settings)
     check_weights(settings, [method])
-    if scheduler is None:
-        resolve_device(device)
+    # of another machine nothing is known before it is asked
+    where = resolve_device("cpu" if scheduler is not None else device)
     force_files = force or (resume and store_path(out[0]).exists())
     check_outputs(out, with_std=uncertainty is not None, force=force_files)
     check_json(json_file, force=force_files)
     study = find_study(out, like=like, series=series, patient_id=patient_id)
     with open_store(out[0], resume=resume, force=force) as store, _kept(store):
         scan = load(file)
-        dicom = None if study is None else dicom_details(scan, settings, study, out)
+        choice = choose_mode(scan, settings, where)
+        dicom = None if study is None else dicom_details(scan, choice.settings, study, out)
         with find_cluster(workers, scheduler) as cluster:
+            console.print(escape(choice.reason), soft_wrap=True)
             console.print(f"fitting with {method}; Ctrl-C keeps the best image so far", soft_wrap=True)
             with FitProgress(console) as progress:
-                result = reconstruct(scan, settings, progress=progress, store=store, cluster=cluster)
+                result = reconstruct(scan, settings, choice=choice, progress=progress, store=store, cluster=cluster)
         written = save_outputs(result, out, complex=complex_image, dicom=dicom, force=force_files)
         write_json(json_file, recon_record(result, settings), force=force_files)
         if not result.was_interrupted:

@@ -45,6 +45,17 @@ LikeOption = Annotated[
 SeriesOption = Annotated[
     str | None, typer.Option(metavar="NUMBER|UID", help="Which series of a folder that holds several.")
 ]
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="slice|slab|3d|auto",
+        help="Fit each slice by itself, overlapping slabs, or the volume by one network; auto says why it chose.",
+    ),
+]
+SlabOption = Annotated[int | None, typer.Option(min=2, metavar="N", help="Most slices of a slab; with --mode slab.")]
+MemoryOption = Annotated[
+    float | None, typer.Option(min=0.0, metavar="GIB", help="Most memory to take; by default what is free.")
+]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 SlicesOption = Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")]
 

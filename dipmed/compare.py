@@ -22,8 +22,8 @@ from dipmed.guides import check_guide, load_guides
 from dipmed.io.images import load_image
 from dipmed.jobs import Job, jobs
 from dipmed.methods import Method, find_method
+from dipmed.mode import check_fits
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
-from dipmed.recon import check_fits
 from dipmed.run_job import run_job
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
 from operators import (
@@ -114,10 +114,10 @@ def compare(
     if reference == "full":
         settings = _with_less(scan, settings)
     target, support = find_reference(scan, settings, reference)
-    if isinstance(scan, KSpaceScan):
-        for method in found:
-            check_fits(scan, replace(settings, method=method.name))
     device = resolve_device(settings.device)
+    mode = "slice" if settings.ndim_for(scan) == 2 else "3d"
+    for method in found:
+        check_fits(scan, replace(settings, method=method.name, mode=mode), device)
     start = time.perf_counter()
     prepared = prepare(scan, settings)
     job = next(jobs(prepared, settings, device, load_guides(scan, prepared, settings)))

@@ -32,7 +32,9 @@ from operators import (
     LinearOperator,
     MRIOperator,
     NonCartesianMRI,
+    Projector,
     SliceProjector,
+    Slices,
     VolumeProjector,
     density_compensation,
     norm_bound,
@@ -54,7 +56,7 @@ class Job:
     slice: int
     y: Tensor
     A: LinearOperator
-    A_final: MRIOperator | None
+    A_final: MRIOperator | Slices | None
     noise_variance: float | None
     ray_weights: Tensor | None = None
     guide: Tensor | None = None
@@ -78,7 +80,7 @@ class Job:
     @property
     def modality(self) -> str:
         """``"mri"`` or ``"ct"``."""
-        return "ct" if isinstance(self.A, SliceProjector | VolumeProjector) else "mri"
+        return "ct" if isinstance(self.A, Projector) else "mri"
 
     @property
     def ndim(self) -> int:
@@ -157,11 +159,13 @@ def _projection_jobs(
     A: SliceProjector | VolumeProjector
     A = SliceProjector(scan.grid, scan.beam) if isinstance(scan.beam, Beam) else VolumeProjector(scan.grid, scan.beam)
     A = A.to(device)
+    # the weights of slices that are fitted together have to have one scale
+    peak = float(scan.counts.max()) if scan.counts is not None and settings.stacks_slices(scan) else None
     for index in range(scan.n_slices):
         if (0, index) in skip:
             continue
         y = torch.from_numpy(np.ascontiguousarray(scan.projections[index : index + 1])).to(device)
-        weights = ray_weights(scan, index).to(device) if settings.poisson else None
+        weights = ray_weights(scan, index, peak).to(device) if settings.poisson else None
         yield Job(0, index, y, A, None, None, weights)
 
 
@@ -183,10 +187,8 @@ def _kspace_jobs(
         wanted = [index for index in range(scan.n_slices) if (frame, index) not in skip]
         if not wanted:
             continue
-        volume = None
-        if settings.split_readout and maps is None:
-            calibration = None if scan.calibration is None else scan.calibration[0]
-            volume = volume_reference(scan.kspace[frame], sampled_mask(scan)[frame], settings.maps, calibration)
+        is_volume = settings.split_readout or settings.stacks_slices(scan)
+        volume = _volume_reference(scan, frame, settings) if is_volume and maps is None else None
         # the slices of a frame share their trajectory
         density = None if scan.trajectory is None else density_compensation(_positions(scan, frame), scan.image_shape)
         for index in wanted:
@@ -194,7 +196,7 @@ def _kspace_jobs(
             if density is None:
                 y, A, A_final = _on_grid(scan, frame, index, settings, given, volume)
             else:
-                y, A, A_final = _along_trajectory(scan, frame, index, density, settings, given)
+                y, A, A_final = _along_trajectory(scan, frame, index, density, settings, given, volume)
             yield Job(frame, index, y.to(device), A.to(device), A_final and A_final.to(device), variance)
 
 
@@ -207,6 +209,17 @@ def _maps_for_all(scan: KSpaceScan, settings: ReconSettings) -> list[list[CoilMa
     else:
         return None
     return [[CoilMaps.everywhere(maps) for maps in shared]] * scan.n_frames
+
+
+def _volume_reference(scan: KSpaceScan, frame: int, settings: ReconSettings) -> VolumeReference:
+    """What the maps of the slices of a frame share, so that the phase of their images is continuous."""
+    if scan.trajectory is None:
+        calibration = None if scan.calibration is None else scan.calibration[0]
+        return volume_reference(scan.kspace[frame], sampled_mask(scan)[frame], settings.maps, calibration)
+    positions = _positions(scan, frame).numpy()
+    found = [central_kspace(y, positions, scan.image_shape, CALIBRATION_WIDTH) for y in scan.kspace[frame]]
+    centres, masks = (np.stack(one) for one in zip(*found, strict=True))
+    return volume_reference(centres, masks, settings.maps)
 
 
 def _on_grid(
@@ -241,14 +254,20 @@ def _own_maps(
 
 
 def _along_trajectory(
-    scan: KSpaceScan, frame: int, index: int, density: Tensor, settings: ReconSettings, given: CoilMaps | None
+    scan: KSpaceScan,
+    frame: int,
+    index: int,
+    density: Tensor,
+    settings: ReconSettings,
+    given: CoilMaps | None,
+    volume: VolumeReference | None,
 ) -> tuple[Tensor, MRIOperator, MRIOperator | None]:
     """Data and operators of one image along a trajectory, weighted against its density, of norm 1 at most."""
     y, positions = scan.kspace[frame, index], _positions(scan, frame)
     found = given
     if found is None:
         centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
-        found = estimate_maps(centre, mask, settings.maps, n_sets=settings.map_sets)
+        found = estimate_maps(centre, mask, settings.maps, volume=volume, n_sets=settings.map_sets)
     maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
     weights = density / norm_bound(NonCartesianMRI(wide, positions, density)) ** 2
     A = NonCartesianMRI(maps, positions, weights)

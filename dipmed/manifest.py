@@ -17,7 +17,7 @@ from dipmed.calib.coils import MAP_METHODS, CoilMaps
 from dipmed.prepare import ReconSettings
 from dipmed.scan import Scan
 
-_APART = ("changes", "sets", "preset", "weights", "mask", "maps", "reference_image", "device")
+_APART = ("changes", "sets", "preset", "weights", "mask", "maps", "reference_image", "device", "memory_gib")
 """Settings that are told of by what they come to: the settings of the fit, and the contents of files."""
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from dipmed.config import FitConfig
-from dipmed.scan import DipmedError, KSpaceScan
+import torch
+
+from dipmed.config import FitConfig, NetworkConfig
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from operators.ct_geometry import Beam
+from operators.ct_sparse import pair_gib
 
 _COPIES = 2.5
 """Of the k-space of a whole scan, which whitening, cropping and undersampling hold at a time."""
@@ -15,12 +19,25 @@ _PER_IMAGE = {"zero-filled": (1.5, 130), "cg-sense": (3.5, 240), "l1-wavelet": (
 """Of the baselines: k-spaces of an image that are held in addition, and bytes a voxel; measured on volumes."""
 
 _FIT_KSPACES = 8.0
-_FIT_BYTES = 90
-"""The same of a fit; the bytes a voxel are for each feature of the finest scale of its network."""
+"""The same of a fit."""
+
+_FIT_PROJECTIONS = 12.0
+"""Copies of the line integrals of an image: as measured, scaled, weighted, fitted, and what the steps make of them."""
+
+_FIT_IMAGES = 20
+"""Images that a fit holds beside its network: inputs, averages, what a recovery needs, the gradient."""
+
+_FEATURE_BYTES = {False: 4.0, True: 3.2}
+"""Of a feature in a voxel, and where convolutions are in bfloat16: normalisations are not."""
 
 
-def available_memory() -> int | None:
-    """Bytes that a process can take without swapping, within the limit of its container; None where nobody says."""
+def available_memory(device: torch.device | None = None) -> int | None:
+    """Bytes that a process can take without swapping, within the limit of its container; None where nobody says.
+
+    Of a CUDA device, what is free there.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     meminfo = _fields(Path("/proc/meminfo"))
     if "MemAvailable:" not in meminfo:
         return None
@@ -33,14 +50,78 @@ def available_memory() -> int | None:
     return max(0, available)
 
 
-def check_memory(n_bytes: float, what: str, advice: str) -> None:
-    """Raise `DipmedError` when ``what`` needs more memory than there is, with the estimate and what to change."""
-    available = available_memory()
+def holds(n_bytes: float, limit: float | None = None) -> bool:
+    """Whether there is so much memory, or ``limit`` allows it; where nobody says, there is."""
+    available = available_memory() if limit is None else limit
+    return available is None or n_bytes <= available
+
+
+def check_memory(n_bytes: float, what: str, advice: str, limit: float | None = None) -> None:
+    """Raise `DipmedError` when ``what`` needs more memory than there is, with the estimate and what to change.
+
+    Parameters
+    ----------
+    limit
+        Bytes that may be taken; None for what is free.
+    """
+    available = available_memory() if limit is None else limit
     if available is not None and n_bytes > available:
+        free = "are free" if limit is None else "may be taken"
         raise DipmedError(
-            f"{what} needs about {n_bytes / 2**30:.2g} GiB of memory, and {available / 2**30:.2g} GiB are free; "
-            f"{advice}"
+            f"{what} needs about {n_bytes / 2**30:.2g} GiB of memory, and {available / 2**30:.2g} GiB {free}; {advice}"
         )
+
+
+def network_memory(
+    shape: tuple[int, ...], network: NetworkConfig, n_inputs: int, *, checkpointing: bool, in_half: bool
+) -> float:
+    """Estimate the bytes of the features of a U-Net, and of their gradients, when those need most.
+
+    Everything that the gradient needs is held until it comes to it: of each block the input, what the convolution and
+    the normalisation made of it, and the output. With checkpointing only inputs and outputs of blocks are, and what
+    lies within the block that the gradient has come to. The finest scale has nearly all of it.
+
+    Parameters
+    ----------
+    shape
+        Of the image, ``(x, y[, z])``; it is padded to what the strides divide.
+    n_inputs
+        Channels of the input.
+    checkpointing
+        See `dipmed.nets.UNet`.
+    in_half
+        Whether convolutions are in bfloat16.
+    """
+    multiple = 2 ** len(network.channels)
+    n_voxels = math.prod(math.ceil(n / multiple) * multiple for n in shape)
+    joined = network.up_channels + network.skip_channels
+    features = float(n_inputs)
+    for scale, channels in enumerate(network.channels):
+        share, below = (1 / 2 ** (len(shape) * depth) for depth in (scale, scale + 1))
+        features += (share + below) * 2 * channels + share * network.skip_channels
+        if not checkpointing:
+            features += (share + below) * 4 * channels + share * (joined + network.skip_channels)
+    features += 2 * network.channels[0] + joined
+    if checkpointing:
+        features += 2 * network.channels[0] + joined
+    return n_voxels * features * _FEATURE_BYTES[in_half]
+
+
+def fit_memory(shape: tuple[int, ...], config: FitConfig, n_channels: int, *, in_half: bool) -> float:
+    """Estimate the bytes that a fit takes beside its data.
+
+    Parameters
+    ----------
+    shape
+        Of the image, ``(x, y[, z])``.
+    n_channels
+        Real channels of the image: 1, or 2 of each complex one.
+    in_half
+        As for `network_memory`.
+    """
+    n_inputs = sum(32 if name == "noise" else n_channels for name in config.inputs)
+    network = network_memory(shape, config.network, n_inputs, checkpointing=config.checkpointing, in_half=in_half)
+    return network + 4 * n_channels * _FIT_IMAGES * math.prod(shape)
 
 
 def kspace_memory(
@@ -48,10 +129,11 @@ def kspace_memory(
     method: str,
     config: FitConfig | None,
     *,
-    ndim: int,
+    shape: tuple[int, ...],
     n_coils: int | None,
     n_sets: int,
     n_fits: int = 1,
+    in_half: bool = False,
 ) -> float:
     """Estimate the bytes that the reconstruction of a scan takes beside the scan itself.
 
@@ -61,30 +143,59 @@ def kspace_memory(
         Name of the method.
     config
         Of a fit; None for a baseline.
-    ndim
-        Dimensions of one image: 2 where a 3-D scan is reconstructed slice by slice.
+    shape
+        Of one image, ``(x, y[, z])``: two sizes where a 3-D scan is reconstructed slice by slice.
     n_coils
         Virtual coils; None for all.
     n_sets
         Sets of sensitivity maps.
     n_fits
         Fits that run beside each other.
+    in_half
+        As for `network_memory`.
     """
-    n_voxels = 1
-    for n in scan.matrix_shape[-ndim:]:
-        n_voxels *= n
+    n_voxels = math.prod(shape)
+    coils = scan.n_coils if n_coils is None else n_coils
     if config is None:
         kspaces, per_voxel = _PER_IMAGE[method]
+        beside = n_sets * per_voxel * float(n_voxels)
     else:
-        kspaces, per_voxel = _FIT_KSPACES, _FIT_BYTES * config.network.channels[0]
-    coils = scan.n_coils if n_coils is None else n_coils
-    per_image = n_fits * n_voxels * (8 * coils * (kspaces + n_sets - 1) + n_sets * per_voxel)
-    return _COPIES * scan.kspace.nbytes + per_image
+        kspaces, beside = _FIT_KSPACES, fit_memory(shape, config, 2 * n_sets, in_half=in_half)
+    return _COPIES * scan.kspace.nbytes + n_fits * (8 * n_voxels * coils * (kspaces + n_sets - 1) + beside)
+
+
+def projection_memory(
+    scan: ProjectionScan,
+    config: FitConfig,
+    *,
+    shape: tuple[int, ...],
+    n_views: int | None,
+    n_fits: int = 1,
+    in_half: bool = False,
+) -> float:
+    """Estimate the bytes that a fit of projections takes beside the scan itself.
+
+    Parameters
+    ----------
+    shape
+        Of one image, ``(x, y[, z])``; with three sizes where slices are fitted as one volume, too.
+    n_views
+        How many are kept; None for all.
+    config, n_fits, in_half
+        As for `kspace_memory`.
+    """
+    views = scan.n_views if n_views is None else n_views
+    rays = views * math.prod(scan.beam.shape[1:])
+    matrices = 0.0
+    if isinstance(scan.beam, Beam):
+        matrices = pair_gib(scan.grid, scan.beam) * 2**30 * views / scan.n_views
+        rays *= shape[2] if len(shape) == 3 else 1
+    return matrices + n_fits * (4 * _FIT_PROJECTIONS * rays + fit_memory(shape, config, 1, in_half=in_half))
 
 
 def image_memory(shape: tuple[int, ...], config: FitConfig, n_fits: int) -> float:
     """Estimate the bytes that a fit to an image ``(x, y[, z])`` takes, with ``n_fits`` beside each other."""
-    return n_fits * float(math.prod(shape)) * _FIT_BYTES * config.network.channels[0]
+    return n_fits * fit_memory(shape, config, 1, in_half=False)
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ from dipmed.dip import DeepImagePrior, Observer, ProgressCallback, Uncertainty
 from dipmed.dip.methods import FIT_METHODS, FitMethod
 from dipmed.dip.methods.warm_start import WarmStart
 from dipmed.scan import DipmedError, Reconstruction
-from operators import MRIOperator
+from operators import LinearOperator
 
 Reconstructor = Callable[[Tensor, Any], Reconstruction]
 """Takes data and the operator that they belong to; which operators, is the method's to say."""
@@ -171,7 +171,7 @@ def make_reconstructor(
     *,
     options: dict[str, Any] | None = None,
     noise_variance: float | None = None,
-    A_final: MRIOperator | None = None,
+    A_final: LinearOperator | None = None,
     ray_weights: Tensor | None = None,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,

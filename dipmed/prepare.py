@@ -72,6 +72,13 @@ class ReconSettings:
         Way to a map of the standard deviation beside the image; None for no map.
     reference_image
         File of a similar image on the grid of the scan, for the method ``reference-guided``.
+    mode
+        ``"slice"`` fits each slice by itself, ``"3d"`` the volume by one network, ``"slab"`` overlapping parts of it;
+        ``"auto"`` is what `dipmed.mode.choose_mode` makes of it.
+    slab
+        Most slices of a slab; None for as many as memory holds.
+    memory_gib
+        What a reconstruction may take; None for what is free.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
@@ -97,11 +104,20 @@ class ReconSettings:
     water: float | None = None
     uncertainty: Uncertainty | None = None
     reference_image: Path | None = None
+    mode: str = "auto"
+    slab: int | None = None
+    memory_gib: float | None = None
     device: str = "auto"
 
     def ndim_for(self, scan: Scan) -> int:
         """Dimensions of one image of a scan as it is reconstructed."""
+        if self.mode in ("slab", "3d"):
+            return 3
         return 2 if self.split_readout or self.rebin else scan.ndim
+
+    def stacks_slices(self, scan: Scan) -> bool:
+        """Whether slices of a prepared scan are fitted together as a volume."""
+        return scan.ndim == 2 and self.mode in ("slab", "3d")
 
     def preset_for(self, modality: str, ndim: int) -> str:
         """Name of the preset for a scan of ``ndim`` dimensions by ``"mri"`` or ``"ct"``."""

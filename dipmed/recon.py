@@ -13,16 +13,17 @@ from dipmed.calib.coils import CoilMaps
 from dipmed.cluster import Cluster, Report
 from dipmed.config import FitConfig
 from dipmed.devices import resolve_device
-from dipmed.dip import Observer, Progress, ProgressCallback, n_fits
+from dipmed.dip import Observer, Progress, ProgressCallback
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.image_store import ImageStore, Place
-from dipmed.jobs import Job, jobs, n_frames, n_jobs
+from dipmed.jobs import Job, n_frames
 from dipmed.manifest import make_manifest
-from dipmed.memory import check_memory, kspace_memory
 from dipmed.methods import find_method
+from dipmed.mode import Choice, choose_mode
 from dipmed.prepare import ReconSettings, check_weights, prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
-from dipmed.scan import DivergedError, ImageVolume, KSpaceScan, Reconstruction, Scan
+from dipmed.scan import DivergedError, ImageVolume, Reconstruction, Scan
+from dipmed.stacks import jobs_of, n_jobs_of, stacks_of
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class ScanResult:
     ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's. ``std`` is the
     standard deviation of what is shown, None where it was not asked for or an interruption left an image without.
     ``n_resumed`` images were there before, and ``seconds`` are those of this run. ``warnings`` tell of images that are
-    not what was asked for.
+    not what was asked for. ``choice`` says how the volume was taken apart, and why.
     """
 
     volume: ImageVolume
     unit: str | None
     reconstructions: list[Reconstruction]
+    choice: Choice
     preset: str
     config: FitConfig
     seconds: dict[str, float]
@@ -57,6 +59,7 @@ def reconstruct(
     scan: Scan,
     settings: ReconSettings,
     *,
+    choice: Choice | None = None,
     progress: Callable[[int, int, Progress], None] | None = None,
     observer: Observer | None = None,
     maps: Sequence[Sequence[CoilMaps]] | None = None,
@@ -70,6 +73,8 @@ def reconstruct(
 
     Parameters
     ----------
+    choice
+        What `dipmed.mode.choose_mode` made of the scan and the settings; None to ask it here.
     progress
         Takes the image's number, how many there are, and the progress of its fit.
     observer
@@ -92,12 +97,12 @@ def reconstruct(
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
     check_guide(settings, [method])
-    config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     device = resolve_device(settings.device) if cluster is None else cluster.device_for(settings)
+    choice = choose_mode(scan, settings, device) if choice is None else choice
+    settings = choice.settings
+    config = settings.fit_config(scan.modality, settings.ndim_for(scan))
     settings.check_uncertainty(scan.modality, settings.ndim_for(scan))
     check_weights(settings, [method.name], scan.modality, settings.ndim_for(scan))
-    if isinstance(scan, KSpaceScan):
-        check_fits(scan, settings)
     if store is not None:
         store.begin(make_manifest(scan, settings, device, maps))
     prepared = prepare(scan, settings)
@@ -106,7 +111,7 @@ def reconstruct(
     n_resumed = len(found)
     # what goes to other processes starts from here, on whatever device they have
     start_from = device if cluster is None else torch.device("cpu")
-    todo = jobs(prepared, settings, start_from, guides, maps, skip=tuple(found))
+    todo = jobs_of(prepared, settings, start_from, guides, maps, skip=tuple(found))
     report = _for_images(progress, prepared, settings)
     results = one_by_one(todo, settings, report, observer) if cluster is None else cluster.run(todo, settings, report)
     found |= _keep(results, store)
@@ -117,18 +122,21 @@ def reconstruct(
     parts = _in_order(found)
     total = time.perf_counter() - start
     fit_seconds = sum(part.seconds for place in list(found)[n_resumed:] for part in found[place])
-    volume, std, unit = assemble_volume(parts, prepared, in_hounsfield=settings.hounsfield)
+    volume, std, unit = assemble_volume(
+        parts, prepared, stacks=stacks_of(prepared, settings), in_hounsfield=settings.hounsfield
+    )
     return ScanResult(
         volume=volume,
         unit=unit,
         reconstructions=parts,
+        choice=choice,
         preset=settings.preset_for(scan.modality, settings.ndim_for(scan)),
         config=config,
         seconds={"total": total, "calibration": total - fit_seconds, "fit": fit_seconds},
         device=device.type,
         # each once, however many images share it
         assumptions=(*prepared.assumptions, *dict.fromkeys(text for part in parts for text in part.assumptions)),
-        notes=scan.notes + _notes(parts, n_jobs(prepared, settings), scan, settings, has_std=std is not None),
+        notes=scan.notes + _notes(parts, n_jobs_of(prepared, settings), scan, settings, has_std=std is not None),
         std=std,
         n_resumed=n_resumed,
         warnings=_warnings(parts, prepared, settings),
@@ -159,6 +167,12 @@ def _keep(results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | Non
     return found
 
 
+def _places(prepared: Scan, settings: ReconSettings) -> list[int]:
+    """The slices at which images stand: all, or the first of each stack."""
+    stacks = stacks_of(prepared, settings)
+    return list(range(prepared.n_slices)) if stacks is None else [first for first, _ in stacks]
+
+
 def _in_order(found: dict[Place, list[Reconstruction]]) -> list[Reconstruction]:
     """All images, frame by frame and slice by slice within; of a series, those of a slice lie together."""
     parts = [found[place] for place in sorted(found)]
@@ -182,45 +196,28 @@ def _notes(
 def _warnings(parts: Sequence[Reconstruction], prepared: Scan, settings: ReconSettings) -> tuple[str, ...]:
     """Name the images that are not what was asked for, by the slices that the user counts."""
     first = 0 if settings.slices is None else settings.slices[0]
+    stacks = stacks_of(prepared, settings)
+    n_images = prepared.n_slices if stacks is None else len(stacks)
     found = []
     for number, part in enumerate(parts):
         if part.trouble:
-            frame, index = divmod(number, prepared.n_slices)
-            place = f"slice {first + index}" + (f" of frame {frame}" if n_frames(prepared) > 1 else "")
+            frame, index = divmod(number, n_images)
+            place = f"slice {first + index}"
+            if stacks is not None:
+                place = f"the slab of slices {first + stacks[index][0]} to {first + stacks[index][1] - 1}"
+            place += f" of frame {frame}" if n_frames(prepared) > 1 else ""
             found.append(f"{place} was {part.status} {part.trouble}")
     return tuple(found)
-
-
-def check_fits(scan: KSpaceScan, settings: ReconSettings) -> None:
-    """Refuse a reconstruction that memory will not hold, before it starts."""
-    method, ndim = find_method(settings.method), settings.ndim_for(scan)
-    config = settings.fit_config(scan.modality, ndim) if method.is_fit else None
-    needed = kspace_memory(
-        scan,
-        method.name,
-        config,
-        ndim=ndim,
-        n_coils=settings.n_coils,
-        n_sets=settings.map_sets,
-        n_fits=1 if config is None else n_fits(config),
-    )
-    sizes = " x ".join(map(str, scan.matrix_shape))
-    advice = "compress to fewer coils with --coils N"
-    if ndim == 3 and scan.is_cartesian:
-        advice += ", or go slice by slice with --split-readout"
-    elif scan.n_slices > 1:
-        advice += ", or take fewer --slices"
-    check_memory(needed, f"{method.name} of {scan.n_coils} coils of {sizes}", advice)
 
 
 def _for_images(
     progress: Callable[[int, int, Progress], None] | None, prepared: Scan, settings: ReconSettings
 ) -> Report:
     """Number the images for a display of their progress."""
-    n_images = n_jobs(prepared, settings)
+    n_images, places = n_jobs_of(prepared, settings), _places(prepared, settings)
 
     def report(job: Job) -> ProgressCallback | None:
-        number = job.frame * prepared.n_slices + job.slice
+        number = job.frame * len(places) + places.index(job.slice)
         return None if progress is None else lambda state: progress(number, n_images, state)
 
     return report

@@ -124,7 +124,12 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "image": {"shape": list(result.volume.data.shape), "affine": result.volume.affine.tolist()},
         "undersample": settings.undersample,
         "reference_image": settings.reference_image is not None,
-        "split_readout": settings.split_readout,
+        "mode": {
+            "name": result.choice.settings.mode,
+            "reason": result.choice.reason,
+            "slab": result.choice.settings.slab,
+        },
+        "split_readout": result.choice.settings.split_readout,
         "rebin": settings.rebin,
         "poisson": settings.poisson,
         "views": settings.views,

@@ -14,7 +14,7 @@ from dipmed.jobs import Job
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.prepare import ReconSettings
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, StopReason
-from operators import Frames, LinearOperator, MRIOperator, SliceProjector, VolumeProjector
+from operators import Frames, LinearOperator, MRIOperator, Projector, Series
 
 DIRECT = {"mri": "zero-filled", "ct": "fbp"}
 """The method of images that an interruption left undone."""
@@ -126,7 +126,7 @@ def rescue(
 
 def _fill(job: Job, error: DivergedError) -> Reconstruction:
     name = "cg-sense"
-    if isinstance(job.A, SliceProjector | VolumeProjector):
+    if isinstance(job.A, Projector):
         name = "fbp" if has_back_projection(job.A.beam) else "sirt"
     part = make_reconstructor(find_method(name), FitConfig())(job.y, job.A)
     return replace(part, status="filled", trouble=f"by {name}, because {error}")
@@ -134,7 +134,7 @@ def _fill(job: Job, error: DivergedError) -> Reconstruction:
 
 def sees_nothing(job: Job) -> bool:
     """Whether the slice holds nothing but air, so that there are no maps, or no sample that is not zero."""
-    operators = job.A.operators if isinstance(job.A, Frames) else (job.A,)
+    operators = job.A.operators if isinstance(job.A, Series) else (job.A,)
     has_maps = any(bool(one.maps.any()) if isinstance(one, MRIOperator) else True for one in operators)
     return not has_maps or not bool(job.y.any())
 

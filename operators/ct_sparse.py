@@ -76,7 +76,7 @@ class SliceProjector(LinearOperator):
         )
         self.grid = grid
         self.beam = beam
-        small = _gib(grid, beam) <= _KEPT_GIB
+        small = pair_gib(grid, beam) <= _KEPT_GIB
         parts = (_kept_pair if small else _pair)(grid, beam, weights)
         for name, part in zip(_PARTS, parts, strict=True):
             self.register_buffer(name, part, persistent=False)
@@ -107,7 +107,7 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
             f"the source, {beam.source_to_axis_mm:g} mm from the axis, must stand outside the grid, which reaches "
             f"{grid.radius_mm:g} mm"
         )
-    needed = _gib(grid, beam)
+    needed = pair_gib(grid, beam)
     if needed > memory_gib:
         raise DipmedError(
             f"{len(beam.angles)} views of {beam.n_columns} columns through {grid.shape} pixels need about "
@@ -115,7 +115,7 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
         )
 
 
-def _gib(grid: Grid, beam: Beam) -> float:
+def pair_gib(grid: Grid, beam: Beam) -> float:
     """About how much memory the pair of matrices takes."""
     return len(beam.angles) * beam.n_columns * 2 * max(grid.shape) * _BYTES_PER_WEIGHT / 2**30
 

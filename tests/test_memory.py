@@ -37,7 +37,7 @@ settings = ReconSettings(method="cg-sense", maps=sys.argv[1], undersample="rando
 open("/proc/self/clear_refs", "w").write("5")
 before = held("VmRSS")
 reconstruct(scan, settings)
-needed = kspace_memory(scan, "cg-sense", None, ndim=3, n_coils=None, n_sets=1)
+needed = kspace_memory(scan, "cg-sense", None, shape=shape[1:], n_coils=None, n_sets=1)
 print(needed / (held("VmHWM") - before))
 """
 
@@ -100,10 +100,10 @@ def test_what_will_not_fit_is_refused_with_what_to_do(monkeypatch):
 def test_fewer_coils_slices_and_features_take_less():
     scan = volume(8)
 
-    def needed(preset="mri-3d", ndim=3, n_coils=None, n_sets=1):
-        return memory.kspace_memory(scan, "dip", find_preset(preset), ndim=ndim, n_coils=n_coils, n_sets=n_sets)
+    def needed(preset="mri-3d", shape=(64, 64, 32), n_coils=None, n_sets=1):
+        return memory.kspace_memory(scan, "dip", find_preset(preset), shape=shape, n_coils=n_coils, n_sets=n_sets)
 
     assert needed(n_coils=4) < needed()
-    assert needed(ndim=2) < needed()
+    assert needed(shape=(64, 32)) < needed()
     assert needed(n_sets=2) > needed()
     assert needed("mri-2d") > needed()

@@ -103,11 +103,16 @@ def assume_counts(scan: ProjectionScan) -> ProjectionScan:
     return scan.replace(counts=counts, assumptions=(*scan.assumptions, sentence))
 
 
-def ray_weights(scan: ProjectionScan, index: int) -> Tensor:
+def ray_weights(scan: ProjectionScan, index: int, peak: float | None = None) -> Tensor:
     """Return the roots of the counts of one slice or volume, ``(view, [row,] column)``, at most 1.
 
     The variance of a line integral is one over the expected photons of its ray, so that least squares with these
     weights are those of Poisson noise to first order (K. Sauer, C. Bouman, 1993, doi:10.1109/78.193196).
+
+    Parameters
+    ----------
+    peak
+        Counts whose weight is 1; None for the most of this slice.
 
     Raises
     ------
@@ -118,7 +123,7 @@ def ray_weights(scan: ProjectionScan, index: int) -> Tensor:
     counts = np.clip(scan.counts[index], 0, None)
     if not counts.any():
         raise DipmedError("no ray has a photon to weight it by; leave out --poisson")
-    return torch.from_numpy(np.sqrt(counts / counts.max()))
+    return torch.from_numpy(np.sqrt(counts / (counts.max() if peak is None else np.float32(peak))))
 
 
 def _axis_column(projections: NDArray[np.float32], angles: NDArray[np.float64]) -> float | None:

@@ -20,9 +20,14 @@ def autocast(config: FitConfig, device: torch.device, shape: tuple[int, ...]) ->
 
     ``shape`` is ``(x, y[, z])`` of the image.
     """
-    is_narrow = device.type == "cpu" and min(shape) < _NARROW
-    wanted = config.mixed_precision == "on" or (config.mixed_precision == "auto" and _is_fast(device) and not is_narrow)
+    wanted = uses_bfloat16(config, device, shape)
     return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+
+
+def uses_bfloat16(config: FitConfig, device: torch.device, shape: tuple[int, ...]) -> bool:
+    """Whether convolutions of such images run in bfloat16, by the settings and the device."""
+    is_narrow = device.type == "cpu" and min(shape) < _NARROW
+    return config.mixed_precision == "on" or (config.mixed_precision == "auto" and _is_fast(device) and not is_narrow)
 
 
 def fast_cpu_instructions() -> list[str]:

@@ -219,7 +219,7 @@ class EstimateCoilMaps(Transform):
         for job in jobs(scan, self.settings, torch.device("cpu")):
             assert isinstance(job.A, MRIOperator)  # noqa: S101  # the operator of k-space
             maps = job.A.maps.numpy()
-            beyond = maps if job.A_final is None else job.A_final.maps.numpy()
+            beyond = job.A_final.maps.numpy() if isinstance(job.A_final, MRIOperator) else maps
             support = (maps != 0).any(axis=-job.ndim - 1, keepdims=maps.ndim > job.ndim + 1)
             found[job.frame].append(CoilMaps(beyond, support))
         return maps_to_tensor(found, scan.affine)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from dipmed.config import NetworkConfig
 from dipmed.nets import checkpoint_activations, crop_to, make_network, pad_to_multiple, to_channels, to_image
+from dipmed.nets.blocks import convolution
 from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
 from dipmed.scan import DipmedError
 
@@ -67,6 +68,17 @@ def test_features_that_are_computed_again_give_the_same_gradients(shape, precisi
         gradients.append([weights.grad for weights in network.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
     assert held[1] < 0.5 * held[0]
+
+
+def test_thin_volumes_are_convolved_right_in_bfloat16():
+    layer = convolution(3, 16, 32, 3, 2)
+    x = torch.randn(1, 16, 16, 16, 2, generator=torch.Generator().manual_seed(0))
+    exact = layer(x)
+    spoilt = [torch.full((size,), torch.nan) for size in (8192, 16384, 32768, 65536, 131072)]
+    del spoilt  # memory that is taken next holds NaN
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layer(x)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
 
 
 def test_initial_weights_have_the_scale_of_torch_convolutions():

@@ -1,0 +1,124 @@
+"""Most memory that fits of volumes take, predicted before the start and measured.
+
+Run as ``python scripts/benchmark_memory.py [--cases mri,stack,cone] [--json FILE]`` on Linux. Each row is a process of
+its own that fits a simulated volume for a few iterations, with and without checkpointing, in float32 and, where the
+processor has instructions for it, in bfloat16. What is counted is by how much the process grows from where the scan
+lies in memory to its peak; maps, input and the steps of the fit are among it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dipmed.dip.precision import fast_cpu_instructions
+from dipmed.mode import memory_needed
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
+from dipmed.scan import KSpaceScan, ProjectionScan, Scan
+from operators import ConeBeam, Grid, ParallelBeam, angles_over
+
+ITERATIONS = 3
+N_COILS = 6
+N_VIEWS = 40
+
+CASES = {
+    "mri": [(52, 64, 48), (96, 96, 64), (96, 96, 96)],
+    "stack": [(128, 128, 16), (192, 192, 24)],
+    "cone": [(64, 64, 64), (96, 96, 96)],
+}
+
+
+def main() -> None:
+    """Print a row for each case, and write them where ``--json`` says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("--one", help="measure one case in this process, as JSON")
+    settings = parser.parse_args()
+    if settings.one:
+        print(json.dumps(measure(**json.loads(settings.one))))
+        return
+    rows = []
+    for kind in settings.cases.split(","):
+        for shape in CASES[kind]:
+            for precision in ("off", "on") if fast_cpu_instructions() else ("off",):
+                for checkpointing in (False, True):
+                    case = {"kind": kind, "shape": shape, "precision": precision, "checkpointing": checkpointing}
+                    command = [sys.executable, __file__, "--one", json.dumps(case)]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True)
+                    rows.append({**case, **json.loads(done.stdout)})
+                    print(line(rows[-1]), flush=True)
+    if settings.json:
+        settings.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def measure(kind: str, shape: list[int], precision: str, checkpointing: bool) -> dict[str, Any]:
+    """Fit one volume, and compare the growth of this process with the estimate."""
+    settings = ReconSettings(
+        changes={"iterations": ITERATIONS, "mixed_precision": precision, "checkpointing": checkpointing},
+        mode="auto" if kind == "cone" else "3d",
+        device="cpu",
+    )
+    # whatever is loaded on first use is there before anything is counted
+    reconstruct(make_scan(kind, (16, 16, 16)), settings)
+    scan = make_scan(kind, tuple(shape))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = held("VmRSS")
+    reconstruct(scan, settings)
+    measured = held("VmHWM") - before
+    predicted = memory_needed(scan, replace(settings, mode="3d"))
+    return {"predicted": predicted, "measured": measured}
+
+
+def make_scan(kind: str, shape: tuple[int, ...]) -> Scan:
+    """A ball, measured one way; what it looks like does not matter to memory."""
+    places = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
+    ball = (sum(place**2 for place in places) < 0.7).astype(np.float32)
+    if kind == "mri":
+        spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(ball), norm="ortho")).astype(np.complex64)
+        kspace = np.stack([spectrum * np.complex64(1 + 0.1 * coil) for coil in range(N_COILS)])[None, None]
+        mask = np.ones((1, 1, *shape), dtype=bool)
+        return KSpaceScan(kspace, mask, np.eye(4), shape, "simulated")
+    angles = angles_over(N_VIEWS, math.pi if kind == "stack" else 2 * math.pi)
+    if kind == "stack":
+        beam = ParallelBeam(angles, round(1.5 * shape[0]), 1.0)
+        lines = np.broadcast_to(ball.sum(axis=0).T[:, None, : beam.n_columns], (shape[2], N_VIEWS, shape[1]))
+        padded = np.zeros((shape[2], N_VIEWS, beam.n_columns), dtype=np.float32)
+        padded[..., : shape[1]] = lines
+        return ProjectionScan(padded, beam, Grid(shape[:2], (1.0, 1.0)), np.eye(4), "simulated")
+    cone = ConeBeam(angles, shape[2], shape[0], 2.0, 2.0, 4.0 * shape[0], 8.0 * shape[0])
+    rows = np.broadcast_to(ball.sum(axis=0).T, (N_VIEWS, shape[2], shape[0]))
+    return ProjectionScan(rows[None].copy(), cone, Grid(shape, (1.0, 1.0, 1.0)), np.eye(4), "simulated")
+
+
+def held(name: str) -> int:
+    """Bytes of this process by a name of ``/proc/self/status``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith(name))
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    sizes = " x ".join(map(str, row["shape"]))
+    precision = "bfloat16" if row["precision"] == "on" else "float32"
+    ratio = row["predicted"] / row["measured"]
+    return (
+        f"| {row['kind']} | {sizes} | {precision} | {'yes' if row['checkpointing'] else 'no'} "
+        f"| {row['predicted'] / 2**20:.0f} | {row['measured'] / 2**20:.0f} | {ratio:.2f} "
+        f"| {row['measured'] / math.prod(row['shape']):.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # the estimate does not depend on it, and a busy machine is left alone
+    main()

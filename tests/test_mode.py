@@ -1,0 +1,165 @@
+"""How a scan is taken apart: what is chosen, why, and what is refused; and that the ways agree."""
+
+import numpy as np
+import pytest
+import torch
+
+from dipmed.mode import choose_mode, memory_needed
+from dipmed.phantom import brain_phantom_scan
+from dipmed.prepare import ReconSettings, prepare
+from dipmed.recon import reconstruct
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from dipmed.stacks import jobs_of, n_jobs_of
+from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over
+
+SMALL = {"iterations": 40, "network": {"channels": (8, 8)}, "inputs": ("zero-filled",), "averaging": 0.9}
+
+
+def volume_scan(shape=(40, 32, 24)):
+    generator = np.random.default_rng(0)
+    kspace = generator.standard_normal((1, 1, 4, *shape)).astype(np.complex64)
+    return KSpaceScan(kspace, np.ones((1, 1, *shape), dtype=bool), np.eye(4), shape, "test")
+
+
+def slices_of_ct(n_slices=10, n=24):
+    """Balls on a plate; slices are seen by parallel rays."""
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, k) for k in (n, n, n_slices)], indexing="ij")
+    body = (x**2 + y**2 < 0.8).astype(np.float32) + ((x - 0.3) ** 2 + y**2 + (z / 2) ** 2 < 0.1)
+    grid, beam = Grid((n, n), (1.0, 1.0)), ParallelBeam(angles_over(16, np.pi), 36, 1.0)
+    truth = 0.02 * body.astype(np.float32)
+    A = StackedProjector(SliceProjector(grid, beam), n_slices)
+    lines = A.data_of(A(torch.from_numpy(truth)[None]))[:, 0].numpy()
+    counts = np.exp(-lines) * np.linspace(1, 2, n_slices, dtype=np.float32)[:, None, None]
+    return ProjectionScan(lines, beam, grid, np.eye(4), "test", counts=counts), truth
+
+
+def slices_of_mri(n_slices=6):
+    scan, truth = brain_phantom_scan((32, 28), n_coils=4)
+    bright = np.linspace(1, 1.5, n_slices, dtype=np.float32)
+    kspace = np.concatenate([scan.kspace * one for one in bright], axis=1)
+    stack = scan.replace(kspace=kspace, mask=np.repeat(scan.mask, n_slices, axis=1))
+    return stack, np.abs(truth.image[0])[..., None] * bright
+
+
+def cone_scan():
+    beam = ConeBeam(angles_over(12, 2 * np.pi), 12, 16, 2.0, 2.0, 60.0, 100.0)
+    grid = Grid((16, 16, 12), (1.0, 1.0, 1.0))
+    return ProjectionScan(np.ones((1, 12, 12, 16), np.float32), beam, grid, np.eye(4), "test")
+
+
+def error(image, truth):
+    image = np.abs(image)
+    return np.linalg.norm(image * (image * truth).sum() / (image**2).sum() - truth) / np.linalg.norm(truth)
+
+
+def test_auto_takes_images_as_they_were_measured_and_says_why():
+    choice = choose_mode(slices_of_mri()[0], ReconSettings())
+    assert choice.settings.mode == "slice"
+    assert choice.reason == "slice: the scan was taken slice by slice; each of 6 is fitted by itself"
+    choice = choose_mode(cone_scan(), ReconSettings())
+    assert choice.settings.mode == "3d"
+    assert choice.reason == "3d: the scan is one volume, and one network fits 16 x 16 x 12 voxels"
+    assert choose_mode(volume_scan(), ReconSettings(split_readout=True)).settings.mode == "slice"
+
+
+def test_with_less_memory_auto_computes_again_then_makes_slabs_then_slices():
+    scan, settings = volume_scan(), ReconSettings()
+    whole = memory_needed(scan, ReconSettings(mode="3d"))
+    saving = memory_needed(scan, ReconSettings(mode="3d", changes={"checkpointing": True}))
+    slab = ReconSettings(mode="slab", slab=8, split_readout=True, changes={"checkpointing": True})
+    smallest = memory_needed(scan, slab)
+    assert smallest < saving < whole
+
+    def within(n_bytes):
+        return choose_mode(scan, ReconSettings(memory_gib=n_bytes / 2**30))
+
+    assert not within(whole).settings.changes
+    choice = within(saving)
+    assert (choice.settings.mode, choice.settings.changes) == ("3d", {"checkpointing": True})
+    assert choice.reason.endswith("computing features again to save memory")
+    choice = within((smallest + saving) / 2)
+    assert (choice.settings.mode, choice.settings.split_readout) == ("slab", True)
+    assert 8 <= choice.settings.slab < 40
+    assert "40 x 32 x 24 voxels needs more memory than there is" in choice.reason
+    assert memory_needed(scan, choice.settings) <= (smallest + saving) / 2
+    with pytest.raises(DipmedError, match=r"dip of 4 coils.* may be taken; .*--coils N, or .*--split-readout"):
+        within(2**20)
+    assert settings.mode == "auto"
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (
+            lambda: brain_phantom_scan((32, 28), 2)[0],
+            {"mode": "3d"},
+            "--mode 3d is for several slices, and there is one",
+        ),
+        (lambda: slices_of_mri()[0], {"mode": "3d", "slices": (2, 3)}, "several slices"),
+        (cone_scan, {"mode": "slab"}, "--mode slab .* rays of a cone .* --mode 3d"),
+        (cone_scan, {"mode": "slice"}, "--mode slice .* --rebin"),
+        (cone_scan, {"mode": "3d", "memory_gib": 1e-3}, r"dip of 16 x 16 x 12 needs about .* --matrix N"),
+        (lambda: slices_of_ct()[0], {"mode": "3d", "memory_gib": 1e-3}, "choose --mode slab or slice, or take fewer"),
+        (lambda: slices_of_ct()[0], {"mode": "slab", "memory_gib": 1e-3}, "choose --mode slice"),
+        (lambda: slices_of_mri()[0], {"mode": "volume"}, "unknown mode 'volume'; choose one of auto, slice"),
+        (lambda: slices_of_mri()[0], {"slab": 4}, "--slab N is for --mode slab"),
+        (lambda: slices_of_mri()[0], {"mode": "slab", "method": "time-dependent"}, "time-dependent .* no --mode slab"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_change(make, options, message):
+    with pytest.raises(DipmedError, match=message):
+        choose_mode(make(), ReconSettings(**options))
+
+
+def test_a_volume_with_gaps_along_the_readout_has_no_slabs():
+    scan = volume_scan()
+    mask = scan.mask.copy()
+    mask[..., :10, :, ::2] = False
+    partial = scan.replace(mask=mask)
+    with pytest.raises(DipmedError, match="readout of this volume is not"):
+        choose_mode(partial, ReconSettings(mode="slab"))
+    needed = memory_needed(partial, ReconSettings(mode="3d", changes={"checkpointing": True}))
+    with pytest.raises(DipmedError, match="GiB of memory"):
+        choose_mode(partial, ReconSettings(memory_gib=0.9 * needed / 2**30))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("ct", 6), ("mri", 4)])
+def test_slabs_agree_with_the_whole_volume(kind, size):
+    scan, truth = slices_of_ct() if kind == "ct" else slices_of_mri()
+    errors, images = {}, {}
+    for mode, slab in (("3d", None), ("slab", size)):
+        settings = ReconSettings(mode=mode, slab=slab, changes=SMALL, device="cpu", poisson=kind == "ct")
+        result = reconstruct(scan, settings)
+        assert len(result.reconstructions) == n_jobs_of(prepare(scan, settings), settings) == (1 if slab is None else 2)
+        assert result.volume.data.shape == truth.shape
+        images[mode] = np.abs(result.volume.data)
+        errors[mode] = error(images[mode], truth)
+    assert max(errors.values()) < 0.3
+    assert abs(errors["slab"] - errors["3d"]) < 0.05
+    assert np.linalg.norm(images["slab"] - images["3d"]) < 0.15 * np.linalg.norm(images["3d"])
+
+
+def test_a_stack_holds_what_its_slices_hold():
+    scan, _ = slices_of_ct()
+    settings = ReconSettings(mode="slab", slab=6, poisson=True)
+    single = list(jobs_of(scan, ReconSettings(mode="slice", poisson=True), torch.device("cpu")))
+    stacked = list(jobs_of(scan, settings, torch.device("cpu")))
+    assert [(job.slice, job.A.n_slices) for job in stacked] == [(0, 6), (4, 6)]
+    for job in stacked:
+        for offset in range(job.A.n_slices):
+            one = single[job.slice + offset]
+            torch.testing.assert_close(job.y[:, :, offset], one.y)
+            # one scale for all: the brightest ray of all slices has the weight one
+            ratio = (job.ray_weights[:, offset] / one.ray_weights).flatten()
+            torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+    assert max(float(job.ray_weights.max()) for job in stacked) == pytest.approx(1)
+
+
+def test_classical_methods_take_stacks_too():
+    scan, truth = slices_of_ct()
+    for method in ("fbp", "cg-tv"):
+        whole = reconstruct(scan, ReconSettings(method=method, mode="3d", device="cpu")).volume.data
+        assert error(whole, truth) < 0.4
+    scan, truth = slices_of_mri()
+    for method in ("zero-filled", "tv"):
+        assert error(reconstruct(scan, ReconSettings(method=method, mode="3d", device="cpu")).volume.data, truth) < 0.25
