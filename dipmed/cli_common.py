@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from operators.errors import DipmedError
+
+if TYPE_CHECKING:
+    from dipmed.config import FitConfig
+    from dipmed.dip import Uncertainty
+    from dipmed.prepare import ReconSettings
+    from dipmed.weights import PretrainedWeights
 
 console = Console(stderr=True)  # standard output belongs to records
 INTERRUPTED = 130
@@ -58,6 +64,57 @@ MemoryOption = Annotated[
 ]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 SlicesOption = Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")]
+
+FileArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="File of k-space or projections, or a folder of projections; "
+        "for BART the .cfl, the .hdr or their common name."
+    ),
+]
+UndersampleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Undersample first, e.g. random:R=4,acs=16,seed=0; also equispaced, poisson, golden; "
+        "add partial=0.75 (partial Fourier), echo=0.8 (asymmetric echo) or shutter=1 (elliptical).",
+    ),
+]
+MapsOption = Annotated[str, typer.Option(metavar="espirit|jsense|FILE", help="Sensitivity maps.")]
+JoinOption = Annotated[bool, typer.Option("--join-frames", help="Take all frames of a trajectory as one acquisition.")]
+SplitOption = Annotated[
+    bool,
+    typer.Option("--split-readout", help="Take a 3-D Cartesian scan slice by slice, across its fully sampled readout."),
+]
+PoissonOption = Annotated[bool, typer.Option("--poisson", help="CT: weight each ray by its photons in a fit.")]
+RebinOption = Annotated[bool, typer.Option("--rebin", help="CT: turn a helical scan into slices, by rebinning.")]
+SetsOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Sets of ESPIRiT maps; 2 for a field of view smaller than the object.")
+]
+CoilsOption = Annotated[int | None, typer.Option(min=1, help="Compress to this many virtual coils.")]
+ViewsOption = Annotated[int | None, typer.Option(min=1, help="CT: keep this many of the views, evenly.")]
+MatrixOption = Annotated[
+    int | None, typer.Option(min=2, metavar="N", help="CT: N x N pixels over the same field of view.")
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Pre-trained weights, .safetensors, for the methods that start from some."),
+]
+GuideOption = Annotated[
+    Path | None,
+    typer.Option("--reference-image", metavar="FILE", help="Similar image on the scan's grid, for reference-guided."),
+]
+UncertaintyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ensemble|jitter|sgld",
+        help="Map of the standard deviation: of fits from several seeds, of one network that sees fresh noise, or of "
+        "the samples of --method sgld.",
+    ),
+]
+SamplesOption = Annotated[
+    int | None, typer.Option("--uncertainty-samples", min=2, metavar="N", help="Fits of an ensemble, or outputs.")
+]
 
 
 def changes(**options: Any) -> dict[str, Any]:
@@ -115,3 +172,36 @@ def end_interrupted(out: list[Path]) -> None:
     )
     state["told"] = True
     raise typer.Exit(INTERRUPTED)
+
+
+def make_uncertainty(kind: str | None, samples: int | None) -> Uncertainty | None:
+    """The map of the standard deviation that a user asks for; None for none."""
+    from dipmed.dip import Uncertainty
+
+    if kind is None and samples is not None:
+        raise DipmedError("--uncertainty-samples needs --uncertainty, which says of what")
+    return None if kind is None else Uncertainty(kind, samples)  # type: ignore[arg-type]  # it checks
+
+
+def check_settings(settings: ReconSettings, method: str | None = None) -> FitConfig:
+    """Fail early on unknown names and impossible values; the dimensions are not known yet."""
+    from dataclasses import replace
+
+    from dipmed.dip import find_rule
+    from operators import parse_undersampling
+
+    if settings.undersample is not None:
+        parse_undersampling(settings.undersample)
+    config = replace(settings, method=method or settings.method).fit_config("mri", 2)
+    for name in (config.stop, *(config.watch or ())):
+        find_rule(name)
+    if method is None:
+        settings.check_uncertainty("mri", 2)
+    return config
+
+
+def load_weights(path: Path | None) -> PretrainedWeights | None:
+    """Read pre-trained weights; None for none."""
+    from dipmed.io import weights_file
+
+    return None if path is None else weights_file.load_weights(path)

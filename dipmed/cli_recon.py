@@ -1,0 +1,196 @@
+"""The command `dipmed recon`."""
+
+from __future__ import annotations
+
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from dipmed.cli_common import (
+    CoilsOption,
+    DeviceOption,
+    FileArgument,
+    GuideOption,
+    IterationsOption,
+    JoinOption,
+    JsonOption,
+    LikeOption,
+    MapsOption,
+    MatrixOption,
+    MemoryOption,
+    ModeOption,
+    PoissonOption,
+    RebinOption,
+    SamplesOption,
+    SeedOption,
+    SeriesOption,
+    SetOption,
+    SetsOption,
+    SlabOption,
+    SlicesOption,
+    SplitOption,
+    StopOption,
+    TimeOption,
+    UncertaintyOption,
+    UndersampleOption,
+    ViewsOption,
+    WatchOption,
+    WeightsOption,
+    changes,
+    console,
+    end_interrupted,
+    load_weights,
+    make_uncertainty,
+    parse_slices,
+    split_names,
+)
+from dipmed.recon_command import ReconRequest
+
+if TYPE_CHECKING:
+    from dipmed.recon import ScanResult
+
+
+def recon_request(
+    file: FileArgument,
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            "-o",
+            "--out",
+            help="Image to write, by ending: .nii.gz .nii .npz .cfl .h5 .png, DICOM .dcm .sc.dcm, or without an "
+            "ending a folder of DICOM slices; may be repeated.",
+        ),
+    ],
+    method: Annotated[str, typer.Option(metavar="NAME", help="`dipmed methods` lists them.")] = "dip",
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings by name; by default those for the scan's dimensions.")
+    ] = None,
+    stop: StopOption = None,
+    watch: WatchOption = None,
+    iterations: IterationsOption = None,
+    time_limit: TimeOption = None,
+    sets: SetOption = None,
+    weights: WeightsOption = None,
+    undersample: UndersampleOption = None,
+    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep only the samples of this mask.")] = None,
+    reference_image: GuideOption = None,
+    maps: MapsOption = "espirit",
+    map_sets: SetsOption = 1,
+    coils: CoilsOption = None,
+    join_frames: JoinOption = False,
+    split_readout: SplitOption = False,
+    rebin: RebinOption = False,
+    poisson: PoissonOption = False,
+    views: ViewsOption = None,
+    matrix: MatrixOption = None,
+    hounsfield: Annotated[bool, typer.Option("--hounsfield", help="CT: write Hounsfield units, not 1/mm.")] = False,
+    water: Annotated[
+        float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm, for Hounsfield units.")
+    ] = None,
+    slices: SlicesOption = None,
+    uncertainty: UncertaintyOption = None,
+    uncertainty_samples: SamplesOption = None,
+    mode: ModeOption = "auto",
+    slab: SlabOption = None,
+    memory: MemoryOption = None,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+    complex_image: Annotated[
+        bool,
+        typer.Option(
+            "--complex",
+            help="Keep the complex image, not its magnitude; of several map sets with the phase of the first.",
+        ),
+    ] = False,
+    like: LikeOption = None,
+    series: SeriesOption = None,
+    patient_id: Annotated[
+        str | None, typer.Option("--patient-id", metavar="ID", help="DICOM: whose image it is; by default nobody's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Fit slices in so many processes at a time, which share the cores.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Fit slices on the workers of this Dask scheduler.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing files, and discard what a run that did not end has left.")
+    ] = False,
+) -> ReconRequest:
+    """Reconstruct an image from k-space or projections, stopped by the scan itself."""
+    from dipmed.prepare import ReconSettings
+
+    return ReconRequest(
+        file=file,
+        out=out,
+        settings=ReconSettings(
+            method=method,
+            preset=preset,
+            changes=changes(
+                stop=stop, watch=split_names(watch), iterations=iterations, time_limit=time_limit, seed=seed
+            ),
+            sets=tuple(sets or ()),
+            weights=load_weights(weights),
+            undersample=undersample,
+            mask=mask,
+            reference_image=reference_image,
+            maps=maps,
+            map_sets=map_sets,
+            n_coils=coils,
+            join_frames=join_frames,
+            split_readout=split_readout,
+            rebin=rebin,
+            poisson=poisson,
+            views=views,
+            matrix=matrix,
+            hounsfield=hounsfield,
+            water=water,
+            slices=parse_slices(slices),
+            uncertainty=make_uncertainty(uncertainty, uncertainty_samples),
+            mode=mode,
+            slab=slab,
+            memory_gib=memory,
+            device=device,
+        ),
+        json_file=json_file,
+        complex_image=complex_image,
+        like=like,
+        series=series,
+        patient_id=patient_id,
+        workers=workers,
+        scheduler=scheduler,
+        resume=resume,
+        force=force,
+    )
+
+
+@wraps(recon_request)  # whose options it has
+def recon(*arguments: Any, **options: Any) -> None:
+    """Do what the options ask for, and tell of it."""
+    from dipmed.cluster import find_cluster
+
+    request = recon_request(*arguments, **options)
+    _tell_result(*request.run(find_cluster(request.workers, request.scheduler)))
+
+
+def _tell_result(result: ScanResult, out: list[Path]) -> None:
+    for sentence in result.assumptions:
+        console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
+    for sentence in result.warnings:
+        console.print(f"[bold yellow]warning:[/] {escape(sentence)}", soft_wrap=True)
+    first = result.reconstructions[0]
+    names = ", ".join(str(path) for path in out)
+    if result.was_interrupted:
+        end_interrupted(out)
+    console.print(
+        f"{escape(names)}: {first.method}, {first.iterations} iterations, {result.seconds['total']:.1f} s; "
+        f"image of iteration {first.stop.iteration}: {escape(first.stop.reason)}",
+        soft_wrap=True,
+    )

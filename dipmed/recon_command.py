@@ -1,0 +1,162 @@
+"""One scan to reconstruct as a user asks for it: the work of `dipmed recon`, and of each row of `dipmed batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from dipmed.cli_common import check_json, check_settings, console, state, write_json
+from operators.errors import DipmedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dipmed.cluster import Cluster
+    from dipmed.io.dicom_study import Study
+    from dipmed.io.image_store import ImageStore
+    from dipmed.prepare import ReconSettings
+    from dipmed.recon import ScanResult
+    from dipmed.scan import Scan
+
+
+@dataclass(frozen=True)
+class ReconRequest:
+    """A scan, what is to be made of it, and where that goes; the fields are options of `dipmed recon`.
+
+    ``how_to_go_on`` is said when a run does not end and leaves finished images.
+    """
+
+    file: Path
+    out: list[Path]
+    settings: ReconSettings
+    json_file: str | None = None
+    complex_image: bool = False
+    like: Path | None = None
+    series: str | None = None
+    patient_id: str | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    resume: bool = False
+    force: bool = False
+    how_to_go_on: str = "go on from there with --resume"
+
+    @property
+    def has_store(self) -> bool:
+        """Whether a run that did not end has left finished images."""
+        from dipmed.io.image_store import store_path
+
+        return store_path(self.out[0]).exists()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether existing files make way."""
+        return self.force or (self.resume and self.has_store)
+
+    def where(self) -> torch.device:
+        """Where the fits run; of the machines of a scheduler nothing is known before they are asked.
+
+        Raises
+        ------
+        DipmedError
+            When that is not there.
+        """
+        from dipmed.devices import resolve_device
+
+        return resolve_device("cpu" if self.scheduler is not None else self.settings.device)
+
+    def check(self) -> Study | None:
+        """Refuse what can be refused before the work starts; return the study of DICOM outputs.
+
+        Raises
+        ------
+        DipmedError
+            Saying what is wrong.
+        """
+        from dipmed.outputs import check_outputs, find_study
+        from dipmed.prepare import check_weights
+
+        check_settings(self.settings)
+        check_weights(self.settings, [self.settings.method])
+        self.where()
+        check_outputs(self.out, with_std=self.settings.uncertainty is not None, force=self.replaces)
+        check_json(self.json_file, force=self.replaces)
+        return find_study(self.out, like=self.like, series=self.series, patient_id=self.patient_id)
+
+    def run(self, workers: AbstractContextManager[Cluster | None]) -> tuple[ScanResult, list[Path]]:
+        """Write the image and its record; what is finished of it is kept until then.
+
+        Parameters
+        ----------
+        workers
+            Entered once the scan has been read.
+
+        Raises
+        ------
+        DipmedError
+            When something is wrong with the scan, a setting or an output.
+        """
+        from dipmed.display import FitProgress
+        from dipmed.io import load
+        from dipmed.io.image_store import open_store
+        from dipmed.mode import choose_mode
+        from dipmed.outputs import dicom_details, save_outputs
+        from dipmed.recon import reconstruct
+        from dipmed.record import recon_record
+
+        study, replaces = self.check(), self.replaces
+        with open_store(self.out[0], resume=self.resume, force=self.force) as store, self._kept(store):
+            scan = load(self.file)
+            choice = choose_mode(scan, self.settings, self.where())
+            dicom = None if study is None else dicom_details(scan, choice.settings, study, self.out)
+            with workers as cluster:
+                console.print(escape(choice.reason), soft_wrap=True)
+                console.print(
+                    f"fitting with {self.settings.method}; Ctrl-C keeps the best image so far", soft_wrap=True
+                )
+                with FitProgress(console) as progress:
+                    result = reconstruct(
+                        scan, self.settings, choice=choice, progress=progress, store=store, cluster=cluster
+                    )
+            written = save_outputs(result, self.out, complex=self.complex_image, dicom=dicom, force=replaces)
+            if self.json_file is not None:
+                record = {**recon_record(result, self.settings), "asked": self.asked(scan)}
+                write_json(self.json_file, record, force=replaces)
+            if result.was_interrupted:
+                self._tell_kept(store)
+            else:
+                store.remove()
+        return result, written
+
+    def asked(self, scan: Scan) -> dict[str, Any]:
+        """Describe what decides the image, without a name or a path, and without where and by which version."""
+        import torch
+
+        from dipmed.manifest import make_manifest
+
+        manifest = make_manifest(scan, self.settings, torch.device("cpu"))
+        chosen = {name: value for name, value in manifest["settings"].items() if name != "device"}
+        return {
+            "settings": {**chosen, "complex": self.complex_image},
+            **{group: manifest[group] for group in ("fit", "options", "input")},
+        }
+
+    @contextmanager
+    def _kept(self, store: ImageStore) -> Iterator[None]:
+        """Say of a run that does not end what it leaves."""
+        try:
+            yield
+        except (DipmedError, KeyboardInterrupt) as end:
+            self._tell_kept(store, by_hand=isinstance(end, KeyboardInterrupt))
+            raise
+
+    def _tell_kept(self, store: ImageStore, *, by_hand: bool = False) -> None:
+        n_done = len(store.places()) if store.folder.exists() else 0
+        if n_done:
+            words = f"images done: {n_done}, kept in {store.folder}; {self.how_to_go_on}"
+            console.print(escape(words), soft_wrap=True)
+            state["told"] = state["told"] or by_hand
