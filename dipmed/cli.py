@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dipmed import __version__
+from dipmed.cli_batch import batch
 from dipmed.cli_common import (
     INTERRUPTED,
     CoilsOption,
@@ -91,6 +92,7 @@ def info(file: FileArgument, json_file: JsonOption = None) -> None:
 
 
 app.command(name="recon")(recon)
+app.command()(batch)
 
 
 @app.command()

@@ -62,6 +62,12 @@ SlabOption = Annotated[int | None, typer.Option(min=2, metavar="N", help="Most s
 MemoryOption = Annotated[
     float | None, typer.Option(min=0.0, metavar="GIB", help="Most memory to take; by default what is free.")
 ]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Fit slices in so many processes at a time, which share the cores.")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Fit slices on the workers of this Dask scheduler.")
+]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 SlicesOption = Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")]
 

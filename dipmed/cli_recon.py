@@ -25,6 +25,7 @@ from dipmed.cli_common import (
     PoissonOption,
     RebinOption,
     SamplesOption,
+    SchedulerOption,
     SeedOption,
     SeriesOption,
     SetOption,
@@ -39,6 +40,7 @@ from dipmed.cli_common import (
     ViewsOption,
     WatchOption,
     WeightsOption,
+    WorkersOption,
     changes,
     console,
     end_interrupted,
@@ -111,12 +113,8 @@ def recon_request(
     patient_id: Annotated[
         str | None, typer.Option("--patient-id", metavar="ID", help="DICOM: whose image it is; by default nobody's.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Fit slices in so many processes at a time, which share the cores.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Fit slices on the workers of this Dask scheduler.")
-    ] = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
     ] = False,

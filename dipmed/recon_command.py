@@ -53,6 +53,15 @@ class ReconRequest:
         return store_path(self.out[0]).exists()
 
     @property
+    def targets(self) -> list[Path]:
+        """All files and folders that are written."""
+        from dipmed.io.images import std_path
+
+        maps = [] if self.settings.uncertainty is None else list(map(std_path, self.out))
+        record = [] if self.json_file in (None, "-") else [Path(str(self.json_file))]
+        return [*self.out, *maps, *record]
+
+    @property
     def replaces(self) -> bool:
         """Whether existing files make way."""
         return self.force or (self.resume and self.has_store)

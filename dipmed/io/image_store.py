@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 
 from dipmed.io.files import atomic_write, cannot_write
 from dipmed.io.npy import npz_variables, read_npz
-from dipmed.scan import FormatError, OutputError, Reconstruction, StopReason
+from dipmed.scan import DipmedError, FormatError, OutputError, Reconstruction, StopReason
 
 FORMAT = 1
 
@@ -51,11 +51,14 @@ class ImageStore:
         Where they lie.
     resume
         Whether to go on with what is there.
+    force
+        Whether to discard it; with ``resume`` only if it cannot be gone on with.
     """
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
+    def __init__(self, folder: Path, *, resume: bool, force: bool = False) -> None:
         self.folder = folder
         self.resume = resume
+        self.force = force
 
     def begin(self, manifest: dict[str, Any]) -> None:
         """Say what decides the images of this run; what is in the store is kept if that is the same.
@@ -73,20 +76,19 @@ class ImageStore:
             When something else decided the images that are there, or the disk is full.
         """
         if self.resume and self.places():
-            self._check(json.loads(json.dumps(manifest)))
-            return
+            try:
+                self._check(json.loads(json.dumps(manifest)))
+            except DipmedError:
+                if not self.force:
+                    raise
+            else:
+                return
         self._clear()
         with atomic_write(self.folder / _MANIFEST) as temporary:
             temporary.write_text(json.dumps({"format": FORMAT, **manifest}, indent=2) + "\n")
 
     def _check(self, manifest: dict[str, Any]) -> None:
-        found = self._read_manifest()
-        changes = [
-            f"{name} was {_shown(before.get(name))} and is now {_shown(now.get(name))}"
-            for before, now in ((found.get(group, {}), manifest[group]) for group in manifest)
-            for name in {**before, **now}
-            if before.get(name) != now.get(name)
-        ]
+        changes = manifest_changes(self._read_manifest(), manifest)
         if changes:
             raise OutputError(
                 f"{self.folder} cannot be resumed, for its images are of something else: {'; '.join(changes)}. Give "
@@ -183,7 +185,7 @@ def open_store(output: Path, *, resume: bool = False, force: bool = False) -> It
     resume
         Go on with what an earlier run has left.
     force
-        Or discard it.
+        Or discard it; with both, discard it if it cannot be gone on with.
 
     Raises
     ------
@@ -199,7 +201,7 @@ def open_store(output: Path, *, resume: bool = False, force: bool = False) -> It
     try:
         if not _take(lock, folder / _LOCK):
             raise OutputError(f"another run is at work on {output}; wait for its end, or choose another name")
-        store = ImageStore(folder, resume=resume)
+        store = ImageStore(folder, resume=resume, force=force)
         n_done = len(store.places())
         if n_done and not (resume or force):
             raise OutputError(
@@ -229,6 +231,16 @@ def _take(lock: int, path: Path) -> bool:
         return False
 
 
+def manifest_changes(before: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what of two manifests, as JSON holds them, is not the same."""
+    return [
+        f"{name} was {_shown(old.get(name))} and is now {_shown(new.get(name))}"
+        for old, new in ((before.get(group, {}), now[group]) for group in now)
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
 def _describe(part: Reconstruction) -> dict[str, Any]:
     described = {field.name: getattr(part, field.name) for field in fields(part) if field.name not in _ARRAYS}
     return {**described, "stop": asdict(part.stop)}
@@ -245,4 +257,4 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-__all__ = ["FORMAT", "ImageStore", "Place", "open_store", "store_path"]
+__all__ = ["FORMAT", "ImageStore", "Place", "manifest_changes", "open_store", "store_path"]
