@@ -93,6 +93,9 @@ def recon_request(
         float | None, typer.Option(metavar="MU", help="CT: attenuation of water in 1/mm, for Hounsfield units.")
     ] = None,
     slices: SlicesOption = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Start the fit of each slice from the one before, for a shorter fit.")
+    ] = False,
     uncertainty: UncertaintyOption = None,
     uncertainty_samples: SamplesOption = None,
     mode: ModeOption = "auto",
@@ -151,6 +154,7 @@ def recon_request(
             hounsfield=hounsfield,
             water=water,
             slices=parse_slices(slices),
+            warm_start=warm_start,
             uncertainty=make_uncertainty(uncertainty, uncertainty_samples),
             mode=mode,
             slab=slab,

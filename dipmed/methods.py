@@ -55,6 +55,11 @@ class Method:
         return self.fit is not None and issubclass(self.fit, WarmStart)
 
     @property
+    def can_start_warm(self) -> bool:
+        """Whether it can start from the weights that its fit of another image has ended with."""
+        return self.fit is not None and self.fit.make_network is FitMethod.make_network
+
+    @property
     def takes_guide(self) -> bool:
         """Whether it has a similar image as an option."""
         return self.fit is not None and "guide" in {field.name for field in fields(self.fit)}
@@ -176,6 +181,8 @@ def make_reconstructor(
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
     uncertainty: Uncertainty | None = None,
+    start: Tensor | None = None,
+    keep_weights: bool = False,
 ) -> Reconstructor:
     """Make the callable ``(y, A) -> Reconstruction`` of a method; all but the method matter to fits alone.
 
@@ -193,4 +200,6 @@ def make_reconstructor(
         progress=progress,
         observer=observer,
         uncertainty=uncertainty,
+        start=start,
+        keep_weights=keep_weights,
     )

@@ -70,6 +70,8 @@ class ReconSettings:
         Attenuation of water in 1/mm for them; None for what the scan says.
     uncertainty
         Way to a map of the standard deviation beside the image; None for no map.
+    warm_start
+        Start the fit of each slice, but the first, from the weights of the one before.
     reference_image
         File of a similar image on the grid of the scan, for the method ``reference-guided``.
     mode
@@ -103,6 +105,7 @@ class ReconSettings:
     hounsfield: bool = False
     water: float | None = None
     uncertainty: Uncertainty | None = None
+    warm_start: bool = False
     reference_image: Path | None = None
     mode: str = "auto"
     slab: int | None = None
@@ -145,6 +148,22 @@ class ReconSettings:
         objection = self.objection_to_uncertainty(modality, ndim)
         if objection is not None:
             raise DipmedError(objection)
+
+    def check_warm_start(self) -> None:
+        """Refuse fits that cannot start from the weights of a neighbour.
+
+        Raises
+        ------
+        DipmedError
+            Saying why not.
+        """
+        if not self.warm_start:
+            return
+        if not find_method(self.method).can_start_warm:
+            able = ", ".join(method.name for method in METHODS.values() if method.can_start_warm)
+            raise DipmedError(f"{self.method} cannot start from a neighbour's weights; --warm-start is for {able}")
+        if self.uncertainty is not None and self.uncertainty.kind == "ensemble":
+            raise DipmedError("an ensemble tells how far fresh fits lie apart; leave out --warm-start")
 
     def objection_to_uncertainty(self, modality: str, ndim: int) -> str | None:
         """Say why the method has no map of the standard deviation; None when it has, or none is asked for."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from dipmed.assemble_volume import assemble_volume
 from dipmed.calib.coils import CoilMaps
@@ -22,8 +23,12 @@ from dipmed.methods import find_method
 from dipmed.mode import Choice, choose_mode
 from dipmed.prepare import ReconSettings, check_weights, prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
-from dipmed.scan import DivergedError, ImageVolume, Reconstruction, Scan
+from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, Scan
 from dipmed.stacks import jobs_of, n_jobs_of, stacks_of
+
+ONE_AFTER_THE_OTHER = (
+    "a warm start goes from slice to slice, one after the other; leave out --warm-start or the workers"
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,9 @@ def reconstruct(
     start = time.perf_counter()
     method = find_method(settings.method, scan.modality)
     check_guide(settings, [method])
+    settings.check_warm_start()
+    if settings.warm_start and cluster is not None:
+        raise DipmedError(ONE_AFTER_THE_OTHER)
     device = resolve_device(settings.device) if cluster is None else cluster.device_for(settings)
     choice = choose_mode(scan, settings, device) if choice is None else choice
     settings = choice.settings
@@ -107,13 +115,16 @@ def reconstruct(
         store.begin(make_manifest(scan, settings, device, maps))
     prepared = prepare(scan, settings)
     guides = load_guides(scan, prepared, settings)
-    found = {} if store is None else {place: store.read(place) for place in store.places()}
+    found = {} if store is None else {place: _without_weights(store.read(place)) for place in store.places()}
     n_resumed = len(found)
     # what goes to other processes starts from here, on whatever device they have
     start_from = device if cluster is None else torch.device("cpu")
     todo = jobs_of(prepared, settings, start_from, guides, maps, skip=tuple(found))
     report = _for_images(progress, prepared, settings)
-    results = one_by_one(todo, settings, report, observer) if cluster is None else cluster.run(todo, settings, report)
+    if cluster is None:
+        results = one_by_one(todo, settings, report, observer, store)
+    else:
+        results = cluster.run(todo, settings, report)
     found |= _keep(results, store)
     if all(part.status == "filled" for parts in found.values() for part in parts):
         if store is not None:
@@ -144,15 +155,18 @@ def reconstruct(
 
 
 def one_by_one(
-    todo: Iterable[Job], settings: ReconSettings, report: Report, observer: Observer | None
+    todo: Iterable[Job], settings: ReconSettings, report: Report, observer: Observer | None, store: ImageStore | None
 ) -> Iterator[tuple[Job, Reconstruction]]:
     """Run one job after the other; after an interruption, make of the others what takes no time."""
     interrupted = False
+    before: tuple[Place, Tensor | None] | None = None
     for job in todo:
         if interrupted:
             yield job, run_direct(job, settings)
             continue
-        part = run_or_fill(job, settings, progress=report(job), observer=observer)
+        weights = _neighbour(job.place, before, store) if settings.warm_start else None
+        part = run_or_fill(job, settings, progress=report(job), observer=observer, start=weights)
+        before = (job.place, part.weights)
         interrupted = part.status == "interrupted"
         yield job, part
 
@@ -161,9 +175,10 @@ def _keep(results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | Non
     """Collect what comes, and put what is finished into the store."""
     found: dict[Place, list[Reconstruction]] = {}
     for job, part in results:
-        found[job.place] = by_frame(part, job.A)
+        parts = by_frame(part, job.A)
+        found[job.place] = _without_weights(parts)
         if store is not None and part.status != "interrupted":
-            store.put(job.place, found[job.place])
+            store.put(job.place, parts)
     return found
 
 
@@ -171,6 +186,22 @@ def _places(prepared: Scan, settings: ReconSettings) -> list[int]:
     """The slices at which images stand: all, or the first of each stack."""
     stacks = stacks_of(prepared, settings)
     return list(range(prepared.n_slices)) if stacks is None else [first for first, _ in stacks]
+
+
+def _neighbour(place: Place, before: tuple[Place, Tensor | None] | None, store: ImageStore | None) -> Tensor | None:
+    """Weights of the slice before, of this run or of the one that is resumed; None where it has none.
+
+    None has the first slice, and whatever follows one that was filled or holds air.
+    """
+    wanted = (place[0], place[1] - 1)
+    if before is not None and before[0] == wanted:
+        return before[1]
+    return store.read(wanted)[0].weights if store is not None and wanted in store.places() else None
+
+
+def _without_weights(parts: list[Reconstruction]) -> list[Reconstruction]:
+    """What is kept in memory of the images of a whole volume."""
+    return [replace(part, weights=None) for part in parts]
 
 
 def _in_order(found: dict[Place, list[Reconstruction]]) -> list[Reconstruction]:

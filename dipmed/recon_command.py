@@ -90,6 +90,7 @@ class ReconRequest:
         from dipmed.prepare import check_weights
 
         check_settings(self.settings)
+        self.settings.check_warm_start()
         check_weights(self.settings, [self.settings.method])
         self.where()
         check_outputs(self.out, with_std=self.settings.uncertainty is not None, force=self.replaces)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dipmed.config import FitConfig
 from dipmed.ct_baselines import has_back_projection
@@ -32,6 +33,7 @@ def run_job(
     *,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
+    start: Tensor | None = None,
 ) -> Reconstruction:
     """Reconstruct one image, or all frames of a series, by the method of the settings.
 
@@ -39,12 +41,15 @@ def run_job(
     ----------
     progress, observer
         Of a fit, see `dipmed.dip.DeepImagePrior`.
+    start
+        Weights of the neighbour's fit to start from; None for fresh ones.
     """
     if sees_nothing(job):
         return _empty(job, settings.method)
+    config = settings.fit_config(job.modality, job.ndim)
     reconstructor = make_reconstructor(
         find_method(settings.method),
-        settings.fit_config(job.modality, job.ndim),
+        config if start is None else config.warmed(),
         options=_options(job, settings),
         noise_variance=job.noise_variance,
         A_final=job.A_final,
@@ -52,6 +57,8 @@ def run_job(
         progress=progress,
         observer=observer,
         uncertainty=settings.uncertainty,
+        start=start,
+        keep_weights=settings.warm_start,
     )
     part = reconstructor(job.y, job.A)
     return replace(part, status="interrupted") if part.stop.rule == "interrupted" else part
@@ -71,6 +78,7 @@ def run_or_fill(
     *,
     progress: ProgressCallback | None = None,
     observer: Observer | None = None,
+    start: Tensor | None = None,
 ) -> Reconstruction:
     """Run a job so that one bad slice does not cost the volume; its image says what went wrong.
 
@@ -85,7 +93,7 @@ def run_or_fill(
         When the GPU's memory is full.
     """
     try:
-        return _run_or_fill(job, settings, progress, observer)
+        return _run_or_fill(job, settings, progress, observer, start)
     except torch.cuda.OutOfMemoryError as error:
         raise DipmedError(
             "the GPU's memory is full; compress to fewer coils with --coils N, take a smaller network with --set "
@@ -94,10 +102,14 @@ def run_or_fill(
 
 
 def _run_or_fill(
-    job: Job, settings: ReconSettings, progress: ProgressCallback | None, observer: Observer | None
+    job: Job,
+    settings: ReconSettings,
+    progress: ProgressCallback | None,
+    observer: Observer | None,
+    start: Tensor | None,
 ) -> Reconstruction:
     try:
-        return run_job(job, settings, progress=progress, observer=observer)
+        return run_job(job, settings, progress=progress, observer=observer, start=start)
     except DivergedError as error:
         return rescue(job, settings, error, progress=progress, observer=observer)
 

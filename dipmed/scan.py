@@ -327,6 +327,10 @@ class Reconstruction:
         method, after it had again; ``"interrupted"``: the best so far, or what takes no time.
     trouble
         What went wrong, one sentence; empty where nothing did.
+    weights
+        Of the network, ``(weight,)``, where the next fit is to start from them; None otherwise.
+    is_warm
+        Whether the fit itself started from those of another one.
     """
 
     image: Tensor
@@ -341,3 +345,5 @@ class Reconstruction:
     std: Tensor | None = None
     status: Status = "done"
     trouble: str = ""
+    weights: Tensor | None = None
+    is_warm: bool = False

@@ -18,6 +18,7 @@ from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
 from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import Snapshot, has_diverged
+from dipmed.dip.start import start_from
 from dipmed.dip.stopping import Panel, Sight
 from dipmed.nets import channels_last, checkpoint_activations, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
@@ -59,6 +60,8 @@ class Fit:
         When the fit began, in the seconds of `time.perf_counter`.
     probe
         The problem of a twin, where a rule needs one: a fit with the same seeds that does each step after this one.
+    weights
+        Of a fit before, where this one starts, see `dipmed.dip.start`; None for fresh ones.
 
     Attributes
     ----------
@@ -85,10 +88,15 @@ class Fit:
         generator: torch.Generator,
         start: float,
         probe: Probe | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         self.probe = probe
         # before anything is drawn, so that both draw the same
-        self.twin = None if probe is None else Fit(probe.problem, config, method, panel, _copy(generator), start)
+        self.twin = (
+            None
+            if probe is None
+            else Fit(probe.problem, config, method, panel, _copy(generator), start, weights=weights)
+        )
         self.problem = problem
         self.config = config
         self.method = method
@@ -105,6 +113,8 @@ class Fit:
         self.rate_factor = 1.0
         self.input = channels_last(method.make_input(self))
         network = method.make_network(self, self.input.shape[1], self.n_channels)
+        if weights is not None:
+            start_from(network, weights)
         if config.checkpointing:
             checkpoint_activations(network)
         self.network: nn.Module = network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]

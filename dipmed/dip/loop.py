@@ -17,6 +17,7 @@ from dipmed.dip.hold_out import WITH_A_MASK
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.plain import Default
 from dipmed.dip.problem import Problem, make_problem
+from dipmed.dip.start import weights_of
 from dipmed.dip.stopping import Panel, make_rules
 from dipmed.dip.stopping.budget import Until
 from dipmed.dip.uncertainty import Uncertainty, ensemble
@@ -51,6 +52,11 @@ class DeepImagePrior:
         with those of the first fit.
     uncertainty
         Way to a map of the standard deviation; None for no map.
+    start
+        Weights that a fit of a similar image has ended with, `Reconstruction.weights`; this one then needs fewer
+        iterations, see `FitConfig.warmed`.
+    keep_weights
+        Return those of this fit.
 
     References
     ----------
@@ -69,6 +75,8 @@ class DeepImagePrior:
         observer: Observer | None = None,
         observer_interval: int = 25,
         uncertainty: Uncertainty | None = None,
+        start: Tensor | None = None,
+        keep_weights: bool = False,
     ) -> None:
         self.config = config or FitConfig()
         self.method = method or Default()
@@ -79,6 +87,8 @@ class DeepImagePrior:
         self.observer = observer
         self.observer_interval = observer_interval
         self.uncertainty = uncertainty
+        self.start = start
+        self.keep_weights = keep_weights
 
     def __call__(self, y: Tensor, A: LinearOperator) -> Reconstruction:
         """Fit ``y``, one element of the range of ``A``; an interruption returns the best image so far.
@@ -135,7 +145,7 @@ class DeepImagePrior:
             problem = recorrupt(problem, noise)
         probe = perturb(problem, noise) if any(rule.needs_twin for rule in rules) else None
         beginning = generator.get_state()
-        fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe)
+        fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe, self.start)
         stop = self._run(fit)
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
         if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
@@ -161,6 +171,8 @@ class DeepImagePrior:
             scale=problem.scale,
             assumptions=() if assumption is None else (assumption,),
             std=None if self.uncertainty is None else self.uncertainty.of_fit(fit),
+            weights=weights_of(fit.network) if self.keep_weights else None,
+            is_warm=self.start is not None,
         )
 
     def _refit(self, problem: Problem, chosen_at: int, generator: torch.Generator) -> Fit:
@@ -169,7 +181,7 @@ class DeepImagePrior:
         more = _n_measured(whole) / _n_measured(problem)
         config = self.config.replace(iterations=max(1, round(more * self.config.iterations)))
         panel = Panel((Until(min(config.iterations, max(1, round(more * chosen_at)))),), whole)
-        return Fit(whole, config, self.method, panel, generator, time.perf_counter())
+        return Fit(whole, config, self.method, panel, generator, time.perf_counter(), weights=self.start)
 
     def _run(self, fit: Fit, after: int = 0) -> StopReason:
         """Do steps until there is a reason to end; iterations are counted on from those of a fit before."""

@@ -33,7 +33,7 @@ _IMAGE = re.compile(r"frame-(\d{4,})-slice-(\d{4,})\.npz")
 _UNFINISHED = ".dipmed-*"
 """Names of files that were being written when a process was killed, see `dipmed.io.files.atomic_write`."""
 
-_ARRAYS = ("image", "std")
+_ARRAYS = ("image", "std", "weights")
 _MOST_MANIFEST = 2**20
 
 
