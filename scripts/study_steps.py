@@ -1,0 +1,196 @@
+"""What the first weights and the size of the steps change: gains of the kernels against rates of Muon and of Adam.
+
+Run as ``DIPMED_DATA=DIR python scripts/study_steps.py --json FILE --work FOLDER``. Every fit has one size of
+network and one number of iterations; before it, all convolution kernels are multiplied by a gain. A rate counts as
+stable when the fit never fell back after a divergence. One line of JSON a fit: those that the file holds are not run
+again. Prints Markdown tables at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmark_cases import prepare_case
+from benchmark_methods import NETWORK, modality_of
+
+from dipmed.baselines import BASELINES
+from dipmed.compare import find_reference
+from dipmed.dip import DeepImagePrior
+from dipmed.dip.fit import Fit
+from dipmed.dip.methods import FIT_METHODS, FitMethod
+from dipmed.evaluate import score
+from dipmed.prepare import ReconSettings, prepare
+from dipmed.recon import Job, jobs
+from dipmed.scan import DivergedError
+
+GAINS = (0.25, 1.0, 4.0)
+RATES = {"muon": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+METHODS = ("dip-vanilla", "dip")
+CLASSICAL = {"mri": ("l1-wavelet", 0.002)}
+INTERVAL = 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit."""
+
+    case: str
+    method: str
+    optimizer: str
+    rate: float
+    gain: float
+    iterations: int
+
+
+def with_gain(kind: type[FitMethod], gain: float) -> FitMethod:
+    """The method with the convolution kernels of its first network multiplied by ``gain``."""
+
+    class Scaled(kind):  # type: ignore[misc, valid-type]
+        fell_back: ClassVar[bool] = False
+
+        def make_network(self, fit: Fit, n_in: int, n_out: int) -> nn.Module:
+            network = super().make_network(fit, n_in, n_out)
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    if parameter.ndim >= 4:
+                        parameter.mul_(gain)
+            return network
+
+        def result(self, fit: Fit, image: Tensor) -> Tensor:
+            type(self).fell_back |= fit.rate_factor < 1
+            return super().result(fit, image)
+
+    return Scaled()
+
+
+def main() -> None:
+    """Run what is missing, print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
+    parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans and reference images")
+    parser.add_argument("--cases", default="brain8-R4", help="of scripts/benchmark_cases.py")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--iterations", type=int, default=300)
+    chosen = parser.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    done = {Trial(**row["trial"]) for row in rows}
+    for trial in trials(chosen.cases.split(","), chosen.methods.split(","), chosen.iterations):
+        if trial in done:
+            continue
+        rows.append({"trial": asdict(trial), **run(trial, chosen.work)})
+        with chosen.json.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print(trial, rows[-1]["psnr"], rows[-1]["stable"], flush=True)
+    show(rows)
+
+
+def trials(cases: list[str], methods: list[str], iterations: int) -> Iterator[Trial]:
+    """Every gain with every rate."""
+    for case in cases:
+        for method in methods:
+            for optimizer, rates in RATES.items():
+                for gain in GAINS:
+                    for rate in rates:
+                        yield Trial(case, method, optimizer, rate, gain, iterations)
+
+
+def run(trial: Trial, work: Path) -> dict[str, Any]:
+    """Fit once; the row holds the score of the last image, and when the classical one was reached."""
+    prepared = prepare_case(trial.case, work)
+    rate = {"muon": "rate", "adam": "adam_rate"}[trial.optimizer]
+    sets = (
+        *NETWORK,
+        f"iterations={trial.iterations}",
+        f"optimizer={trial.optimizer}",
+        f"{rate}={trial.rate}",
+        "stop=budget",
+        "schedule=cosine",
+    )
+    settings = ReconSettings(
+        **{name: getattr(prepared.settings, name) for name in ("undersample", "views", "matrix", "slices")},
+        device="cpu",
+        method=trial.method,
+        sets=sets,
+    )
+    target, support = find_reference(prepared.scan, settings, prepared.reference)
+    job = next(jobs(prepare(prepared.scan, settings), settings, torch.device("cpu")))
+    curve: list[tuple[int, float]] = []
+    method = with_gain(FIT_METHODS[trial.method], trial.gain)
+    fit = DeepImagePrior(
+        settings.fit_config(modality_of(trial.case), 2),
+        method=method,
+        A_final=job.A_final,
+        observer=lambda i, image: curve.append((i, score(image.numpy(), target, support).psnr)),
+        observer_interval=INTERVAL,
+    )
+    goal = classical(trial.case, job, target, support)
+    try:
+        fit(job.y, job.A)
+    except DivergedError:
+        return {"psnr": None, "stable": False, "reached": None, "goal": goal}
+    reached = next((iteration for iteration, psnr in curve if psnr >= goal), None)
+    return {"psnr": curve[-1][1], "stable": not type(method).fell_back, "reached": reached, "goal": goal}
+
+
+def classical(case: str, job: Job, target: Any, support: Any) -> float:
+    """PSNR of the classical method that the fits are to reach."""
+    name, weight = CLASSICAL[modality_of(case)]
+    return score(BASELINES[name](weight)(job.y, job.A).image[0].numpy(), target, support).psnr
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print a table of PSNR over rates, a line for every method, optimizer and gain."""
+    groups = dict.fromkeys((row["trial"]["case"], row["trial"]["method"], row["trial"]["optimizer"]) for row in rows)
+    for group in groups:
+        case, method, optimizer = group
+        rates = RATES[optimizer]
+        print(f"\n{case}, {method}, {optimizer}: PSNR dB\n")
+        print(
+            "| gain | " + " | ".join(f"{rate:g}" for rate in rates) + " | largest stable | best | reached classical |"
+        )
+        print("|---" * (len(rates) + 4) + "|")
+        for gain in GAINS:
+            found = {
+                row["trial"]["rate"]: row
+                for row in rows
+                if (row["trial"]["case"], row["trial"]["method"], row["trial"]["optimizer"]) == group
+                and row["trial"]["gain"] == gain
+            }
+            print(f"| {gain:g} | " + " | ".join(cell(found.get(rate)) for rate in rates) + f" | {summary(found)} |")
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """PSNR; a fit that fell back once is in brackets, one that was given up is a dash."""
+    if row is None:
+        return ""
+    if row["psnr"] is None:
+        return "–"
+    return f"{row['psnr']:.2f}" if row["stable"] else f"({row['psnr']:.2f})"
+
+
+def summary(found: dict[float, dict[str, Any]]) -> str:
+    """The largest rate up to which all fits were stable, the best PSNR, the first iteration of classical quality."""
+    stable = None
+    for rate, row in sorted(found.items()):
+        if not row["stable"]:
+            break
+        stable = rate
+    best = max((row["psnr"] for row in found.values() if row["psnr"] is not None), default=float("nan"))
+    reached = min((row["reached"] for row in found.values() if row["reached"] is not None), default="never")
+    return f"{'none' if stable is None else f'{stable:g}'} | {best:.2f} | {reached}"
+
+
+if __name__ == "__main__":
+    main()
