@@ -1,8 +1,8 @@
 """What MONAI's way costs over the direct call, and what workers of a DataLoader bring.
 
-Run as ``python scripts/benchmark_monai.py``. The scan is simulated; the direct call reads the same file, and both fit for
-so few iterations that the way counts. Seconds of the processor for one process, by the clock for the workers. Prints
-Markdown tables.
+Run as ``python scripts/benchmark_monai.py``. The scan is simulated; the direct call reads the same file, and both fit
+for so few iterations that the way counts. Seconds are those of the processor for one process, and by the clock for the
+workers. Prints Markdown tables.
 """
 
 from __future__ import annotations

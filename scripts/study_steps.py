@@ -29,8 +29,8 @@ from dipmed.dip import DeepImagePrior
 from dipmed.dip.fit import Fit
 from dipmed.dip.methods import FIT_METHODS, FitMethod
 from dipmed.evaluate import score
+from dipmed.jobs import Job, jobs
 from dipmed.prepare import ReconSettings, prepare
-from dipmed.recon import Job, jobs
 from dipmed.scan import DivergedError
 
 GAINS = (0.25, 1.0, 4.0)
