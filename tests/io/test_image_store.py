@@ -93,6 +93,13 @@ def test_other_settings_are_named(out, manifest, words):
         assert store.places() == [(0, 1)]
 
 
+@pytest.mark.parametrize(("manifest", "n_kept"), [(MANIFEST, 1), ({**MANIFEST, "input": {"the scan": "4567"}}, 0)])
+def test_with_both_what_cannot_be_resumed_is_discarded(out, manifest, n_kept):
+    with open_store(out, resume=True, force=True) as store:
+        store.begin(manifest)
+        assert len(store.places()) == n_kept
+
+
 def test_a_newer_store_is_left_alone(out):
     path = store_path(out) / "manifest.json"
     path.write_text(json.dumps({"format": FORMAT + 1, "parts": "elsewhere"}))
