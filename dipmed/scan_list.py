@@ -80,7 +80,7 @@ class ListReader:
     def _request(self, number: int, cells: Mapping[str, str], folder: Path) -> ReconRequest:
         """Read a row; of what is refused, find the cell without which it is not."""
         for column in (SCAN, OUT):
-            if not cells[column]:
+            if not cells[column].strip(f"{_BETWEEN} "):
                 raise _refuse(number, column, "it is empty")
         try:
             return self._checked(number, cells, folder)
@@ -104,11 +104,12 @@ class ListReader:
 
     def _checked(self, number: int, cells: Mapping[str, str], folder: Path) -> ReconRequest:
         words = [word for column, text in cells.items() for word in self._words(number, column, text, folder)]
-        scan = _scan_file(number, cells[SCAN], folder)
+        scan = _existing(number, SCAN, cells[SCAN], folder)
         try:
             request: ReconRequest = self._command.main([*words, "--", str(scan)], "recon", standalone_mode=False)
         except typer.BadParameter as error:
-            column = error.param.opts[-1].removeprefix("--") if error.param is not None else SCAN
+            name = "" if error.param is None else error.param.opts[-1].removeprefix("--")
+            column = name if name in cells else SCAN
             raise _refuse(number, column, f"{error.message}, got {cells[column]!r}") from error
         request = replace(request, json_file=str(record_path(request.out[0])), scheduler=self._scheduler)
         replace(request, force=True).check()  # what is there already is the concern of each row's run
@@ -116,6 +117,8 @@ class ListReader:
 
     def _words(self, number: int, column: str, text: str, folder: Path) -> Iterator[str]:
         """Say a cell as the command line would."""
+        from dipmed.calib.coils import MAP_METHODS
+
         if column == SCAN or not text:
             return
         option = self._options[column]
@@ -125,9 +128,14 @@ class ListReader:
             if _YES_NO[text.lower()]:
                 yield f"--{column}"
             return
-        for value in text.split(_BETWEEN) if option.multiple else [text]:
-            is_file = column in (OUT, *_FILES) and not (column == "maps" and value in ("espirit", "jsense"))
-            yield f"--{column}={_inside(number, column, value.strip(), folder) if is_file else value.strip()}"
+        values = [value.strip() for value in text.split(_BETWEEN)] if option.multiple else [text]
+        for value in filter(None, values):
+            if column == OUT:
+                yield f"--{column}={_inside(number, column, value, folder)}"
+            elif column in _FILES and not (column == "maps" and value in MAP_METHODS):
+                yield f"--{column}={_existing(number, column, value, folder)}"
+            else:
+                yield f"--{column}={value}"
 
 
 class _RowError(DipmedError):
@@ -179,10 +187,10 @@ def _inside(number: int, column: str, text: str, folder: Path) -> Path:
     return folder / inner
 
 
-def _scan_file(number: int, text: str, folder: Path) -> Path:
-    path = _inside(number, SCAN, text, folder)
+def _existing(number: int, column: str, text: str, folder: Path) -> Path:
+    path = _inside(number, column, text, folder)
     if not any(Path(f"{path}{ending}").exists() for ending in ("", ".cfl")):  # a pair of BART by its common name
-        raise _refuse(number, SCAN, f"{text} does not exist")
+        raise _refuse(number, column, f"{text} does not exist")
     return path
 
 

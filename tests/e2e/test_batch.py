@@ -60,7 +60,9 @@ def rows_of(path):
 
 
 def test_a_damaged_scan_costs_no_other_and_is_tried_again(run_cli, scans):
-    path = write(scans, "scan,out,method\na.h5,a.nii.gz;a.png,cg-sense\nb.h5,b.npz,cg-sense\n,,\nc.h5,c.npz,cg-sense\n")
+    path = write(
+        scans, "scan,out,method\na.h5,a.nii.gz; a.png;,cg-sense\nb.h5,b.npz,cg-sense\n,,\nc.h5,c.npz,cg-sense\n"
+    )
     done = run_cli("batch", path, "--summary", scans / "s.csv")
     assert done.code == 1
     rows = rows_of(scans / "s.csv")
@@ -149,6 +151,7 @@ def test_files_of_others_are_not_replaced(run_cli, scans):
         ("scan,out\n", "lists no scan"),
         ("scan,out\na.h5,x.npz,1\n", "row 2: it has 3 cells"),
         ("scan,out\na.h5,\n", "row 2, column out: it is empty"),
+        ("scan,out\na.h5, ; \n", "row 2, column out: it is empty"),
         ("scan,out\nmissing.h5,x.npz\n", "row 2, column scan: missing.h5 does not exist"),
         ("scan,out\na.h5,x.npz\nc.h5,x.nii\n", "row 3, column out: x.json would be written twice"),
         ("scan,out\na.h5,a.h5\n", "row 2, column out: a.h5 is a scan"),
@@ -160,7 +163,8 @@ def test_files_of_others_are_not_replaced(run_cli, scans):
         ("scan,out,set\na.h5,x.npz,--force\n", "row 2, column set: "),
         ("scan,out,slices\na.h5,x.npz,5\n", "row 2, column slices: --slices takes A:B"),
         ("scan,out,poisson\na.h5,x.npz,maybe\n", "row 2, column poisson: it is yes or no"),
-        ("scan,out,weights\na.h5,x.npz,none.safetensors\n", "row 2, column weights: "),
+        ("scan,out,weights\na.h5,x.npz,none.safetensors\n", "row 2, column weights: none.safetensors does not exist"),
+        ("scan,out,maps\na.h5,x.npz,none.cfl\n", "row 2, column maps: none.cfl does not exist"),
         ('scan,out\n"a.h5,x.npz\n', "is no CSV file"),
     ],
 )
