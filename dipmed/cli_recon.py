@@ -116,6 +116,12 @@ def recon_request(
     patient_id: Annotated[
         str | None, typer.Option("--patient-id", metavar="ID", help="DICOM: whose image it is; by default nobody's.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at image, stop and warnings.")
+    ] = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Let the report name the scan's file, and the patient of a DICOM study.")
+    ] = False,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     resume: Annotated[
@@ -166,6 +172,8 @@ def recon_request(
         like=like,
         series=series,
         patient_id=patient_id,
+        report=report,
+        identify=identify,
         workers=workers,
         scheduler=scheduler,
         resume=resume,

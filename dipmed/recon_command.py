@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dipmed.io.image_store import ImageStore
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
+    from dipmed.report.page import Page
     from dipmed.scan import Scan
 
 
@@ -39,6 +40,8 @@ class ReconRequest:
     like: Path | None = None
     series: str | None = None
     patient_id: str | None = None
+    report: Path | None = None
+    identify: bool = False
     workers: int | None = None
     scheduler: str | None = None
     resume: bool = False
@@ -88,6 +91,7 @@ class ReconRequest:
         """
         from dipmed.outputs import check_outputs, find_study
         from dipmed.prepare import check_weights
+        from dipmed.report import check_page
 
         check_settings(self.settings)
         self.settings.check_warm_start()
@@ -95,6 +99,7 @@ class ReconRequest:
         self.where()
         check_outputs(self.out, with_std=self.settings.uncertainty is not None, force=self.replaces)
         check_json(self.json_file, force=self.replaces)
+        check_page(self.report, identify=self.identify, force=self.replaces)
         return find_study(self.out, like=self.like, series=self.series, patient_id=self.patient_id)
 
     def run(self, workers: AbstractContextManager[Cluster | None]) -> tuple[ScanResult, list[Path]]:
@@ -117,6 +122,7 @@ class ReconRequest:
         from dipmed.outputs import dicom_details, save_outputs
         from dipmed.recon import reconstruct
         from dipmed.record import recon_record
+        from dipmed.report import save_page
 
         study, replaces = self.check(), self.replaces
         with open_store(self.out[0], resume=self.resume, force=self.force) as store, self._kept(store):
@@ -140,7 +146,17 @@ class ReconRequest:
                 self._tell_kept(store)
             else:
                 store.remove()
+        if self.report is not None:
+            save_page(self._page(scan, result, study), self.report, force=replaces)
+            written.append(self.report)
         return result, written
+
+    def _page(self, scan: Scan, result: ScanResult, study: Study | None) -> Page:
+        from dipmed.record import recon_record
+        from dipmed.report import identity_of, recon_page
+
+        identity = identity_of(self.file, study) if self.identify else ()
+        return recon_page(scan, result, recon_record(result, self.settings), identity=identity)
 
     def asked(self, scan: Scan) -> dict[str, Any]:
         """Describe what decides the image, without a name or a path, and without where and by which version."""

@@ -1,0 +1,187 @@
+"""What the report of a reconstruction says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dipmed.dip import RULES
+from dipmed.io.dicom_study import Study
+from dipmed.jobs import n_frames
+from dipmed.methods import find_method
+from dipmed.prepare import ReconSettings, prepare
+from dipmed.recon import ScanResult
+from dipmed.report.beside import Beside, beside
+from dipmed.report.charts import draw
+from dipmed.report.page import Page, Part, Table, table
+from dipmed.report.sampling import sampling_of
+from dipmed.report.viewer import Layer, Viewer, pack
+from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
+from operators import missing_directions
+from operators.ct_geometry import Beam
+
+_SHOWN_ELSEWHERE = (
+    *("images", "stop", "iterations", "seconds", "peak_memory_mib", "device", "image", "unit"),
+    *("assumptions", "warnings", "notes", "versions", "config"),
+)
+_CURVES = {
+    "loss": "Disagreement of the network's image with the data that it was fitted to.",
+    "refit-loss": "The same in the second fit, to all data.",
+    "change": "Change of the image from one iteration to the next, relative to the image.",
+}
+
+
+def recon_page(
+    scan: Scan,
+    settings: ReconSettings,
+    result: ScanResult,
+    record: dict[str, Any],
+    *,
+    identity: tuple[tuple[str, str], ...] = (),
+) -> Page:
+    """Say and show what there is to know of a reconstruction.
+
+    The scan is prepared and calibrated once more, to compare the image with its data.
+
+    Parameters
+    ----------
+    record
+        What `dipmed.record.recon_record` says.
+    identity
+        Names and values that tell whose scan it is, of a page that may say so; see `identity_of`.
+    """
+    prepared = prepare(scan, settings)
+    other = beside(prepared, settings, result)
+    first_slice = 0 if settings.slices is None else settings.slices[0]
+    viewer = pack(_layers(result, other, settings), first_slice, part_is_frame=prepared.ndim == 3)
+    parts = []
+    for number, (part, error) in enumerate(zip(result.reconstructions, other.errors, strict=True)):
+        parts.append(_part(_place(number, prepared, first_slice), part, error))
+    remarks = (("Assumed", result.assumptions), ("Noted", result.notes))
+    memory = record["peak_memory_mib"]
+    voxel_mm = np.linalg.norm(result.volume.affine[:3, :3], axis=0)
+    return Page(
+        title=f"{'MRI' if prepared.modality == 'mri' else 'CT'} reconstructed by {settings.method}",
+        warnings=_warnings(prepared, settings, result, viewer),
+        figures=(
+            ("image", " × ".join(map(str, result.volume.data.shape))),
+            ("voxel", " × ".join(f"{size:.3g}" for size in voxel_mm) + " mm"),
+            ("unit", result.unit or "the scanner's"),
+            ("time", f"{result.seconds['total']:.1f} s on {result.device}"),
+            ("most memory", "not known" if memory is None else f"{memory / 1024:.2f} GiB"),
+        ),
+        viewer=viewer,
+        parts=tuple(parts),
+        sampling=sampling_of(prepared),
+        remarks=tuple((title, texts) for title, texts in remarks if texts),
+        tables=_tables(record, settings),
+        identity=identity,
+    )
+
+
+def identity_of(file: Path, study: Study | None) -> tuple[tuple[str, str], ...]:
+    """Name the file of a scan, and the patient of the study that its images belong to."""
+    of_patient = () if study is None else (("patient", "PatientName"), ("identifier", "PatientID"))
+    told = [(name, str(study.elements.get(key, ""))) for name, key in of_patient] if study else []
+    return (("file", file.name), *((name, value) for name, value in told if value))
+
+
+def _layers(result: ScanResult, other: Beside, settings: ReconSettings) -> list[Layer]:
+    is_fit = find_method(settings.method).is_fit
+    note = "What the data do not determine is the network's guess." if is_fit else ""
+    layers = [
+        Layer(settings.method, f"The result. {note}", "image", result.volume),
+        Layer(other.name, "The same data by a direct method without a prior, to compare.", "image", other.image),
+        Layer(
+            "disagreement with the data",
+            "|Aᴴ(Ax − y)|: what the image does not explain of the data, brought back to where it would be. Noise looks "
+            "alike everywhere; structure points to motion, wrong maps or a stop too early.",
+            "map",
+            other.disagreement,
+        ),
+    ]
+    if result.std is not None:
+        kind = "" if settings.uncertainty is None else f" ({settings.uncertainty.kind})"
+        caption = f"How much the image varies{kind}: where the method is not sure. A small value is no proof."
+        layers.append(Layer("standard deviation", caption, "map", result.std))
+    return layers
+
+
+def _place(number: int, scan: Scan, first_slice: int) -> str:
+    """How the user calls the image of that number."""
+    frame, index = divmod(number, 1 if scan.ndim == 3 else scan.n_slices)
+    of_frame = f"frame {frame}" if n_frames(scan) > 1 else ""
+    if scan.ndim == 3:
+        return of_frame or "the volume"
+    return f"slice {first_slice + index}" + (f" of {of_frame}" if of_frame else "")
+
+
+def _part(name: str, part: Reconstruction, error: float | None) -> Part:
+    lines = [
+        f"Kept is the image of iteration {part.stop.iteration} of {part.iterations}, by the rule {part.stop.rule}:"
+    ]
+    if not part.iterations:
+        lines = ["There were no iterations:"]
+    lines[0] += f" {part.stop.reason}."
+    if part.trouble:
+        lines.append(f"It was {part.status} {part.trouble}.")
+    elif part.status == "interrupted":
+        lines.append("The run was interrupted before this image was finished.")
+    lines.append(f"It took {part.seconds:.1f} s.")
+    if error is not None:
+        lines.append(f"Relative error of its data, ‖Ax − y‖ / ‖y‖: {error:.4f}.")
+    choices = sorted(part.choices.items(), key=lambda choice: choice[1])
+    charts = []
+    for curve, points in part.curves.items():
+        about = _CURVES[curve] if curve in _CURVES else _about_rule(curve)
+        marks = choices if curve == "loss" else [(curve, part.choices[curve])] if curve in part.choices else []
+        chart = draw(curve, about, points, marks, part.iterations)
+        charts += [chart] if chart else []
+    return Part(name, tuple(lines), tuple(choices), part.stop.rule, tuple(charts))
+
+
+def _about_rule(name: str) -> str:
+    about = (RULES[name].__doc__ or "").splitlines()[0] if name in RULES else ""
+    return about.replace("``", "")
+
+
+def _tables(record: dict[str, Any], settings: ReconSettings) -> tuple[Table, ...]:
+    chosen = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
+    of_fit = ((("Settings of the fit"), table(record["config"])),) if find_method(settings.method).is_fit else ()
+    return (
+        ("Settings", table(chosen)),
+        *of_fit,
+        ("Seconds", table(record["seconds"])),
+        ("Versions", table(record["versions"])),
+    )
+
+
+def _warnings(scan: Scan, settings: ReconSettings, result: ScanResult, viewer: Viewer) -> tuple[str, ...]:
+    """What changes how far the image can be trusted."""
+    found = [text[:1].upper() + text[1:] + "." for text in result.warnings]
+    if result.was_interrupted:
+        n = sum(part.status == "interrupted" for part in result.reconstructions)
+        found.append(
+            f"The run was interrupted: {n} of {len(result.reconstructions)} images are not what was asked for."
+        )
+    if isinstance(scan, KSpaceScan) and scan.noise_covariance is None:
+        found.append("The noise is not known: the scan has no measurement of it, and its coils count alike.")
+    if isinstance(scan, ProjectionScan) and scan.counts is None:
+        found.append("The noise is not known: the scan does not say how many photons were counted.")
+    gap = (
+        math.degrees(missing_directions(scan.beam))
+        if isinstance(scan, ProjectionScan) and isinstance(scan.beam, Beam)
+        else 0
+    )
+    if gap > 0:
+        found.append(
+            f"The angle is limited: lines over {gap:.0f}° of 180° were not measured, and edges along them are a guess."
+        )
+    if settings.uncertainty is not None and result.std is None:
+        found.append("There is no map of the standard deviation: too few samples were drawn of some image.")
+    if viewer.shown < viewer.of:
+        found.append(f"This page shows {viewer.shown} of {viewer.of} slices, evenly chosen; the image file has all.")
+    return tuple(found)
