@@ -11,12 +11,14 @@ from dipmed.assemble_volume import assemble_volume
 from dipmed.baselines import CGSense, ZeroFilled
 from dipmed.ct_baselines import FilteredBackProjection, LeastSquares, has_back_projection
 from dipmed.guides import load_guides
-from dipmed.jobs import Job, jobs
+from dipmed.jobs import Job
 from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
+from dipmed.report.places import Places
 from dipmed.run_job import sees_nothing
 from dipmed.scan import DivergedError, ImageVolume, Reconstruction, Scan
-from operators import Frames, LinearOperator, MRIOperator, SliceProjector, VolumeProjector, combine_sets
+from dipmed.stacks import jobs_of, stacks_of
+from operators import Frames, LinearOperator, Projector, combine_sets
 
 _STEPS = 10
 """Of conjugate gradients: they take as long as ten iterations of a fit, and are too few to amplify the noise."""
@@ -35,19 +37,21 @@ class Beside:
     errors: tuple[float | None, ...]
 
 
-def beside(scan: Scan, settings: ReconSettings, result: ScanResult) -> Beside:
+def beside(scan: Scan, settings: ReconSettings, result: ScanResult, places: Places) -> Beside:
     """Compare a result with the data of the prepared scan, and reconstruct it by another method."""
     name = ""
-    found: dict[tuple[int, int], tuple[Reconstruction, float | None]] = {}
-    for job in jobs(scan, settings, torch.device("cpu"), load_guides(scan, scan, settings)):
+    found: dict[int, tuple[Reconstruction, float | None]] = {}
+    for job in jobs_of(scan, settings, torch.device("cpu"), load_guides(scan, scan, settings)):
         for frame, y, A in _frames(job):
-            n_before = frame if scan.ndim == 3 else frame * scan.n_slices + job.slice
-            part = result.reconstructions[n_before]
+            number = places.number(frame, job.slice)
+            part = result.reconstructions[number]
             disagreement, error = _disagreement(part.image.cpu(), y, A)
             name, other = _other(y, A, settings.method, blank=sees_nothing(job))
-            found[frame, job.slice] = replace(part, image=other, std=disagreement), error
-    ordered = [found[place] for place in sorted(found)]
-    image, disagreement_map, _ = assemble_volume([part for part, _ in ordered], scan, in_hounsfield=settings.hounsfield)
+            found[number] = replace(part, image=other, std=disagreement), error
+    ordered = [found[number] for number in sorted(found)]
+    image, disagreement_map, _ = assemble_volume(
+        [part for part, _ in ordered], scan, stacks=stacks_of(scan, settings), in_hounsfield=settings.hounsfield
+    )
     assert disagreement_map is not None  # noqa: S101  # every part has one
     return Beside(name, image, disagreement_map, tuple(error for _, error in ordered))
 
@@ -69,7 +73,7 @@ def _disagreement(x: Tensor, y: Tensor, A: LinearOperator) -> tuple[Tensor, floa
         size = float(torch.linalg.vector_norm(y))
         error = float(torch.linalg.vector_norm(residual)) / size if size else None
         back = A.adjoint(residual)
-        if not isinstance(A, MRIOperator):
+        if isinstance(A, Projector):
             back = back / A.adjoint(A(torch.ones_like(x))).clamp_min(torch.finfo(x.dtype).tiny)
         return combine_sets(back).abs(), error
 
@@ -78,7 +82,7 @@ def _other(y: Tensor, A: LinearOperator, method: str, *, blank: bool) -> tuple[s
     """Name and image of what takes little time and is not the method itself; empty where it fails."""
     steps = f"{_STEPS} iterations"
     other: ZeroFilled | CGSense | FilteredBackProjection | LeastSquares
-    if isinstance(A, SliceProjector | VolumeProjector):
+    if isinstance(A, Projector):
         has_fbp = method != "fbp" and has_back_projection(A.beam)
         name, other = (
             ("fbp", FilteredBackProjection()) if has_fbp else (f"cg-ls, {steps}", LeastSquares(max_iter=_STEPS))

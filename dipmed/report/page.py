@@ -83,17 +83,19 @@ class Page:
     identity: tuple[tuple[str, str], ...] = ()
 
 
-def check_page(path: Path | None, *, force: bool = False) -> None:
+def check_page(path: Path | None, *, identify: bool = False, force: bool = False) -> None:
     """Check that a page can be written there, before the work begins; None for nowhere.
 
     Raises
     ------
     DipmedError
-        When the name has another ending.
+        When the name has another ending, or there is no page that could ``identify`` anybody.
     OutputError
         When it cannot be written.
     """
     if path is None:
+        if identify:
+            raise DipmedError("--identify is for --report FILE.html, which is missing")
         return
     if path.suffix.lower() != ".html":
         raise DipmedError(f"--report writes a .html, got {path.name}")

@@ -10,13 +10,13 @@ import numpy as np
 
 from dipmed.dip import RULES
 from dipmed.io.dicom_study import Study
-from dipmed.jobs import n_frames
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import ScanResult
 from dipmed.report.beside import Beside, beside
 from dipmed.report.charts import draw
 from dipmed.report.page import Page, Part, Table, table
+from dipmed.report.places import places_of
 from dipmed.report.sampling import sampling_of
 from dipmed.report.viewer import Layer, Viewer, pack
 from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
@@ -36,7 +36,6 @@ _CURVES = {
 
 def recon_page(
     scan: Scan,
-    settings: ReconSettings,
     result: ScanResult,
     record: dict[str, Any],
     *,
@@ -53,14 +52,13 @@ def recon_page(
     identity
         Names and values that tell whose scan it is, of a page that may say so; see `identity_of`.
     """
+    settings = result.choice.settings
     prepared = prepare(scan, settings)
-    other = beside(prepared, settings, result)
-    first_slice = 0 if settings.slices is None else settings.slices[0]
-    viewer = pack(_layers(result, other, settings), first_slice, part_is_frame=prepared.ndim == 3)
-    parts = []
-    for number, (part, error) in enumerate(zip(result.reconstructions, other.errors, strict=True)):
-        parts.append(_part(_place(number, prepared, first_slice), part, error))
-    remarks = (("Assumed", result.assumptions), ("Noted", result.notes))
+    places = places_of(prepared, settings)
+    other = beside(prepared, settings, result, places)
+    viewer = pack(_layers(result, other, settings), places)
+    parts = zip(result.reconstructions, other.errors, strict=True)
+    remarks = (("Assumed", result.assumptions), ("Noted", (result.choice.reason, *result.notes)))
     memory = record["peak_memory_mib"]
     voxel_mm = np.linalg.norm(result.volume.affine[:3, :3], axis=0)
     return Page(
@@ -74,7 +72,7 @@ def recon_page(
             ("most memory", "not known" if memory is None else f"{memory / 1024:.2f} GiB"),
         ),
         viewer=viewer,
-        parts=tuple(parts),
+        parts=tuple(_part(places.name_part(number), *part) for number, part in enumerate(parts)),
         sampling=sampling_of(prepared),
         remarks=tuple((title, texts) for title, texts in remarks if texts),
         tables=_tables(record, settings),
@@ -110,15 +108,6 @@ def _layers(result: ScanResult, other: Beside, settings: ReconSettings) -> list[
     return layers
 
 
-def _place(number: int, scan: Scan, first_slice: int) -> str:
-    """How the user calls the image of that number."""
-    frame, index = divmod(number, 1 if scan.ndim == 3 else scan.n_slices)
-    of_frame = f"frame {frame}" if n_frames(scan) > 1 else ""
-    if scan.ndim == 3:
-        return of_frame or "the volume"
-    return f"slice {first_slice + index}" + (f" of {of_frame}" if of_frame else "")
-
-
 def _part(name: str, part: Reconstruction, error: float | None) -> Part:
     lines = [
         f"Kept is the image of iteration {part.stop.iteration} of {part.iterations}, by the rule {part.stop.rule}:"
@@ -130,9 +119,8 @@ def _part(name: str, part: Reconstruction, error: float | None) -> Part:
         lines.append(f"It was {part.status} {part.trouble}.")
     elif part.status == "interrupted":
         lines.append("The run was interrupted before this image was finished.")
-    lines.append(f"It took {part.seconds:.1f} s.")
-    if error is not None:
-        lines.append(f"Relative error of its data, ‖Ax − y‖ / ‖y‖: {error:.4f}.")
+    agreement = "" if error is None else f" Relative error of its data, ‖Ax − y‖ / ‖y‖: {error:.4f}."
+    lines.append(f"It took {part.seconds:.1f} s.{agreement}")
     choices = sorted(part.choices.items(), key=lambda choice: choice[1])
     charts = []
     for curve, points in part.curves.items():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.patient import picture_axes
+from dipmed.report.places import Places
 from dipmed.scan import ImageVolume
 
 _MOST_VOXELS = 2**25
@@ -44,29 +45,19 @@ class Viewer:
     of: int
 
 
-def pack(layers: Sequence[Layer], first_slice: int, *, part_is_frame: bool) -> Viewer:
-    """Pack volumes of one shape and place.
-
-    Parameters
-    ----------
-    first_slice
-        What the user counts the first slice as.
-    part_is_frame
-        Whether all slices of a frame are of one fit.
-    """
+def pack(layers: Sequence[Layer], places: Places) -> Viewer:
+    """Pack volumes of one shape and place."""
     volume = layers[0].volume
     n_slices = volume.data.shape[2]
-    n_frames = volume.data.shape[3] if volume.data.ndim == 4 else 1
-    n = n_slices * n_frames
+    n = n_slices * places.n_frames
     chosen = list(range(0, n, -(-volume.data.size // _MOST_VOXELS)))
     axes = picture_axes(volume.affine)
     sizes = np.linalg.norm(volume.affine[:3, :2], axis=0)
     packed = [_pack(layer, chosen) for layer in layers]
     slices = []
     for number in chosen:
-        frame, index = divmod(number, n_slices)
-        label = f"slice {first_slice + index}" + (f" of frame {frame}" if n_frames > 1 else "")
-        slices.append({"label": label, "part": frame if part_is_frame else number})
+        place = divmod(number, n_slices)
+        slices.append({"label": places.name_slice(*place), "part": places.part_of(*place)})
     data = {
         "layers": packed,
         "slices": slices,

@@ -60,6 +60,7 @@
       const context = canvas.getContext("2d");
       const wide = canvas.width * state.zoom, high = canvas.height * state.zoom;
       context.imageSmoothingEnabled = state.zoom < 4;  // from there on, voxels are shown as they are
+      layer.note.textContent = layer.grey.window.map(digits).join(" to ");
       context.drawImage(layer.slice, canvas.width / 2 - state.x * wide, canvas.height / 2 - state.y * high, wide, high);
     }
     const { label, part } = data.slices[state.slice], [black, white] = shared.window;
@@ -67,7 +68,6 @@
     at("place").textContent = `${label} (${state.slice + 1} of ${last + 1})`;
     at("centre").value = (1000 * ((black + white) / 2 - low)) / range;
     at("width").value = (1000 * (white - black)) / range;
-    at("window").textContent = `${digits(black)} to ${digits(white)}`;
     for (const section of document.querySelectorAll("[data-part]")) section.hidden = Number(section.dataset.part) !== part;
   }
 
@@ -128,9 +128,9 @@
       const y = state.y + (event.offsetY / canvas.clientHeight - 0.5) / state.zoom;
       const index = state.slice * size + Math.floor(clamp(y, 0, 0.9999) * data.rows) * data.columns
         + Math.floor(clamp(x, 0, 0.9999) * data.columns);
-      for (const layer of layers) layer.note.textContent = digits(layer.low + layer.voxels[index] * layer.step);
+      for (const layer of layers) layer.note.textContent = `here ${digits(layer.low + layer.voxels[index] * layer.step)}`;
     });
-    canvas.addEventListener("pointerleave", () => { for (const { note } of layers) note.textContent = ""; });
+    canvas.addEventListener("pointerleave", draw);
     canvas.addEventListener("dblclick", reset);
   }
   window.addEventListener("resize", draw);
