@@ -62,7 +62,8 @@ class ReconRequest:
 
         maps = [] if self.settings.uncertainty is None else list(map(std_path, self.out))
         record = [] if self.json_file in (None, "-") else [Path(str(self.json_file))]
-        return [*self.out, *maps, *record]
+        page = [] if self.report is None else [self.report]
+        return [*self.out, *maps, *record, *page]
 
     @property
     def replaces(self) -> bool:

@@ -130,7 +130,7 @@ class ListReader:
             return
         values = [value.strip() for value in text.split(_BETWEEN)] if option.multiple else [text]
         for value in filter(None, values):
-            if column == OUT:
+            if column in (OUT, "report"):
                 yield f"--{column}={_inside(number, column, value, folder)}"
             elif column in _FILES and not (column == "maps" and value in MAP_METHODS):
                 yield f"--{column}={_existing(number, column, value, folder)}"
