@@ -10,7 +10,6 @@ from torch import Tensor
 from dipmed.assemble_volume import assemble_volume
 from dipmed.baselines import CGSense, ZeroFilled
 from dipmed.ct_baselines import FilteredBackProjection, LeastSquares, has_back_projection
-from dipmed.guides import load_guides
 from dipmed.jobs import Job
 from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
@@ -41,7 +40,7 @@ def beside(scan: Scan, settings: ReconSettings, result: ScanResult, places: Plac
     """Compare a result with the data of the prepared scan, and reconstruct it by another method."""
     name = ""
     found: dict[int, tuple[Reconstruction, float | None]] = {}
-    for job in jobs_of(scan, settings, torch.device("cpu"), load_guides(scan, scan, settings)):
+    for job in jobs_of(scan, settings, torch.device("cpu")):
         for frame, y, A in _frames(job):
             number = places.number(frame, job.slice)
             part = result.reconstructions[number]
