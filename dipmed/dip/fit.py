@@ -111,7 +111,7 @@ class Fit:
         self.memory_format = torch.channels_last if len(self.shape) == 2 else torch.channels_last_3d
         self.iteration = 0
         self.rate_factor = 1.0
-        self.input = channels_last(method.make_input(self))
+        self.input = method.make_input(self).contiguous(memory_format=self.memory_format)
         network = method.make_network(self, self.input.shape[1], self.n_channels)
         if weights is not None:
             start_from(network, weights)
@@ -159,7 +159,7 @@ class Fit:
     def network_output(self, seen: Tensor) -> Tensor:
         """Run the network, in the precision that was asked for; real ``(copy, channel, x, y[, z])``."""
         with self.autocast:
-            channels = self.network(seen)
+            channels = self.network(channels_last(seen))
         return channels.float()
 
     def image_of(self, channels: Tensor) -> Tensor:

@@ -42,20 +42,22 @@ def upsample_beside(x: Tensor, others: Tensor, method: Upsampling) -> Tensor:
     if x.device.type != "cpu" or not x.dtype == others.dtype == torch.bfloat16:
         return torch.cat([upsample(x, method), others], 1)
     with torch.autocast("cpu", enabled=False):
-        return torch.cat([_Compact.apply(upsample(x, method)), _Compact.apply(others)], 1)  # type: ignore[no-untyped-call]
+        joined: Tensor = _Join.apply(upsample(x, method), others)  # type: ignore[no-untyped-call]
+        return joined
 
 
-class _Compact(torch.autograd.Function):
-    """The identity, whose gradient has its channels last in memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
+class _Join(torch.autograd.Function):
+    """Features behind each other along channels; the gradient of each has its channels last in memory."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        ctx.n_channels = first.shape[1], second.shape[1]
+        return torch.cat([first, second], 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         last = torch.channels_last if gradient.ndim == 4 else torch.channels_last_3d
-        return gradient.contiguous(memory_format=last)
+        return tuple(part.contiguous(memory_format=last) for part in torch.split(gradient, ctx.n_channels, 1))
 
 
 def as_low_pass(method: Literal["kaiser", "gaussian"] | LowPass) -> LowPass:

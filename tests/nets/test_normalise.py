@@ -54,6 +54,7 @@ def test_joined_features_in_bfloat16_have_the_values_and_gradients_of_float32(nd
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             joined = upsample_beside(a, b, "linear")
         assert joined.dtype == dtype
+        assert joined.stride()[1] == 1
         joined.square().sum().backward()
         found.append((joined, a.grad, b.grad))
     for low, high in zip(*found, strict=True):
