@@ -43,7 +43,10 @@ def channels_last(x: Tensor) -> Tensor:
     """Copy ``(batch, channel, x, y[, z])`` to an order in memory in which the channels come last, also a single one.
 
     Of one channel both orders are the same, and torch, asked to change it, leaves strides from which convolutions
-    conclude that their results should have their channels first.
+    conclude that their results should have their channels first. What is not on a grid, as the points of a series
+    ``(batch, frame, 3)``, has no such order and comes back as it is.
     """
+    if x.ndim not in (4, 5):
+        return x
     last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=last).copy_(x)
