@@ -165,7 +165,7 @@ def memory_needed(scan: Scan, settings: ReconSettings, device: torch.device = _C
     config = settings.fit_config(scan.modality, settings.ndim_for(scan)) if method.is_fit else None
     n_beside = 1 if config is None else n_fits(config)
     shape = _shape(scan, settings)
-    in_half = config is not None and uses_bfloat16(config, device, shape)
+    in_half = config is not None and uses_bfloat16(config, device)
     if isinstance(scan, KSpaceScan):
         return kspace_memory(
             scan,

@@ -107,7 +107,7 @@ class Fit:
         self.device = problem.y.device
         self.shape = tuple(problem.adjoint_data.shape[1:])
         self.n_channels = to_channels(problem.adjoint_data[None]).shape[1]
-        self.autocast = autocast(config, self.device, self.shape)
+        self.autocast = autocast(config, self.device)
         self.memory_format = torch.channels_last if len(self.shape) == 2 else torch.channels_last_3d
         self.iteration = 0
         self.rate_factor = 1.0

@@ -11,23 +11,16 @@ from dipmed.config import FitConfig
 
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
-_NARROW = 8
-"""Voxels along an axis; on CPUs, convolutions of torch 2.13 in bfloat16 gave NaN now and then for up to 4."""
 
-
-def autocast(config: FitConfig, device: torch.device, shape: tuple[int, ...]) -> AbstractContextManager[object]:
-    """Run convolutions in bfloat16 where the settings and the device ask for it; the physics stays in float32.
-
-    ``shape`` is ``(x, y[, z])`` of the image.
-    """
-    wanted = uses_bfloat16(config, device, shape)
+def autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[object]:
+    """Run convolutions in bfloat16 where the settings and the device ask for it; the physics stays in float32."""
+    wanted = uses_bfloat16(config, device)
     return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
 
 
-def uses_bfloat16(config: FitConfig, device: torch.device, shape: tuple[int, ...]) -> bool:
-    """Whether convolutions of such images run in bfloat16, by the settings and the device."""
-    is_narrow = device.type == "cpu" and min(shape) < _NARROW
-    return config.mixed_precision == "on" or (config.mixed_precision == "auto" and _is_fast(device) and not is_narrow)
+def uses_bfloat16(config: FitConfig, device: torch.device) -> bool:
+    """Whether convolutions run in bfloat16, by the settings and the device."""
+    return config.mixed_precision == "on" or (config.mixed_precision == "auto" and _is_fast(device))
 
 
 def fast_cpu_instructions() -> list[str]:

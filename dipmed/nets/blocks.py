@@ -6,6 +6,8 @@ the slices of a batch together. For a batch of one, normalising each channel by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,21 +16,31 @@ from dipmed.nets.normalise import GroupNorm
 SLOPE = 0.2
 
 
-class _Conv3d(nn.Conv3d):
-    """Takes care of thin volumes: in bfloat16 on processors, strides that leave a last axis of one give false values.
+class _ThinConvolution:
+    """Takes care of thin images: in bfloat16 on processors, strides that leave a last axis of one give false values.
 
     https://github.com/pytorch/pytorch/issues/169688, which is there in torch 2.13: some come from memory that nobody
     wrote to. With zeros behind, which the convolution has around it anyway, the first output is what it has to be.
     """
 
+    stride: tuple[int, ...]
+
     def forward(self, input: Tensor) -> Tensor:
+        """Convolve ``(batch, channel, x, y[, z])``."""
+        convolve: Callable[[Tensor], Tensor] = super().forward  # type: ignore[misc]  # of the class beside this one
         stride = self.stride[-1]
         if stride == 1 or input.shape[-1] > stride:
-            return super().forward(input)
-        return super().forward(functional.pad(input, [0, stride + 1 - input.shape[-1]])).narrow(-1, 0, 1)
+            return convolve(input)
+        return convolve(functional.pad(input, [0, stride + 1 - input.shape[-1]])).narrow(-1, 0, 1)
 
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: _Conv3d}
+class _Conv2d(_ThinConvolution, nn.Conv2d): ...
+
+
+class _Conv3d(_ThinConvolution, nn.Conv3d): ...
+
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: _Conv2d, 3: _Conv3d}
 
 
 def convolution(ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, *, bias: bool = True) -> nn.Module:

@@ -1,12 +1,10 @@
 """Fits to images themselves: noise taken away, holes filled, slices made thinner."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
 from dipmed.config import FitConfig, NetworkConfig
-from dipmed.dip import DeepImagePrior, precision
+from dipmed.dip import DeepImagePrior
 from dipmed.scan import DipmedError
 from operators import Blur, Identity, ImageMask, SliceProfile, add_noise
 
@@ -57,10 +55,3 @@ def test_what_cannot_be_taken_apart_names_another_rule(truth):
     A = Blur.gaussian(truth.shape, (3.0, 3.0), (1.0, 1.0))
     with pytest.raises(DipmedError, match="another rule with --stop"):
         DeepImagePrior(SMALL)(A(truth), A)
-
-
-def test_narrow_images_are_fitted_in_single_precision(monkeypatch):
-    monkeypatch.setattr(precision, "fast_cpu_instructions", lambda: ["amx_bf16"])
-    narrow, wide = (precision.autocast(FitConfig(), torch.device("cpu"), shape) for shape in ((256, 4), (256, 8)))
-    assert isinstance(narrow, nullcontext)
-    assert not isinstance(wide, nullcontext)

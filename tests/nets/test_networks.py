@@ -70,9 +70,10 @@ def test_features_that_are_computed_again_give_the_same_gradients(shape, precisi
     assert held[1] < 0.5 * held[0]
 
 
-def test_thin_volumes_are_convolved_right_in_bfloat16():
-    layer = convolution(3, 16, 32, 3, 2)
-    x = torch.randn(1, 16, 16, 16, 2, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(24, 2), (16, 16, 2)])
+def test_thin_images_are_convolved_right_in_bfloat16(shape):
+    layer = convolution(len(shape), 16, 32, 3, 2)
+    x = torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(0))
     exact = layer(x)
     spoilt = [torch.full((size,), torch.nan) for size in (8192, 16384, 32768, 65536, 131072)]
     del spoilt  # memory that is taken next holds NaN
