@@ -27,7 +27,7 @@ _DATA, _WHITE, _DARK, _THETA = (f"exchange/{name}" for name in ("data", "data_wh
 
 def is_data_exchange(file: h5py.File) -> bool:
     """Say whether the file has readings where this format keeps them."""
-    return "exchange" in file and _DATA in file
+    return find_dataset(file, _DATA) is not None
 
 
 def read(path: Path) -> ProjectionScan:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dipmed.io.dicom_files import SIZE_TAGS, Image, choose_series, dicom_images, reading
 from dipmed.io.dicom_frames import FRAME_TAGS, Frame, frames_of
+from dipmed.io.dicom_packed import check_packed_sizes
 from dipmed.patient import SliceStack, stack_slices
 from dipmed.scan import FormatError, GeometryError, ImageVolume
 
@@ -175,7 +176,9 @@ def _stored(path: Path, header: Dataset) -> NDArray[Any]:
 
     shape = int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns)
     with reading(path):
-        stored = dcmread(path, specific_tags=[*SIZE_TAGS, *_PIXEL_TAGS, "PixelData"]).pixel_array
+        dataset = dcmread(path, specific_tags=[*SIZE_TAGS, *_PIXEL_TAGS, "PixelData"])
+        check_packed_sizes(dataset, shape)
+        stored = dataset.pixel_array
     if stored.size != np.prod(shape):
         raise FormatError(f"{path} should hold {shape} pixels, but holds {stored.shape}")
     return stored.reshape(shape)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _USUAL_SIZES = {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
 _MOST_TEXT = 4 * 2**20
+_MOST_SOFT_LINKS = 16
 
 
 @contextmanager
@@ -55,9 +56,7 @@ def find_dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
     """
     import h5py
 
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise _elsewhere(group, name)
-    item = group.get(name)
+    item = _follow(group, name)
     if not isinstance(item, h5py.Dataset):
         return None
     if item.external or item.is_virtual:
@@ -75,10 +74,36 @@ def find_group(group: h5py.Group, name: str) -> h5py.Group | None:
     """
     import h5py
 
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise _elsewhere(group, name)
-    item = group.get(name)
+    item = _follow(group, name)
     return item if isinstance(item, h5py.Group) else None
+
+
+def _follow(group: h5py.Group, name: str) -> Any:
+    """Go along a path link by link, because the library would open any file that a link on the way names."""
+    import h5py
+
+    here: Any = group
+    parts, n_soft = name.split("/"), 0
+    while parts:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        if not isinstance(here, h5py.Group):
+            return None
+        link = here.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise _elsewhere(group, name)
+        if isinstance(link, h5py.SoftLink):
+            n_soft += 1
+            if n_soft > _MOST_SOFT_LINKS:
+                raise FormatError(f"{group.file.filename}: {name} is a link that leads nowhere")
+            parts = link.path.split("/") + parts
+            here = here.file if link.path.startswith("/") else here
+        elif link is None:
+            return None
+        else:
+            here = here[part]
+    return here
 
 
 def read_array(dataset: h5py.Dataset) -> NDArray[Any]:

@@ -138,8 +138,9 @@ def _sniff_hdf5(path: Path) -> str:
     with open_hdf5(path) as file:
         if mrd_groups(file):
             return "ismrmrd"
-        if "kspace" in file:
-            return "trajectory" if "traj" in file else "fastmri"
+        names = set(file)
+        if "kspace" in names:
+            return "trajectory" if "traj" in names else "fastmri"
         if projection_file.is_ours(file):
             return "projections"
         if data_exchange.is_data_exchange(file):

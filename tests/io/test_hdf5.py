@@ -1,4 +1,5 @@
 import contextlib
+import os
 import zlib
 
 import h5py
@@ -8,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dipmed.io import load
 from dipmed.io.hdf5 import check_layout, find_dataset, open_hdf5, read_array, read_text
 from dipmed.scan import FormatError
 
+FIFO = "pipe"
 COMPLEX_PAIR = np.dtype([("real", "<f8"), ("imag", "<f8")])
 
 
@@ -108,6 +111,47 @@ def test_there_is_no_data_set(tmp_path):
         file.create_group("group")
         file["soft"] = h5py.SoftLink("/nowhere")
         assert [find_dataset(file, name) for name in ("group", "soft", "missing")] == [None] * 3
+
+
+def outside_by_a_link(file):
+    file["kspace"] = h5py.ExternalLink(FIFO, "/kspace")
+
+
+def outside_by_a_group(file):
+    file["exchange"] = h5py.ExternalLink(FIFO, "/exchange")
+
+
+def outside_by_two_links(file):
+    file["kspace"], file["other"] = h5py.SoftLink("/other"), h5py.ExternalLink(FIFO, "/kspace")
+
+
+def outside_by_a_link_through_a_group(file):
+    file["dataset/xml"], file["dataset/data"] = h5py.SoftLink("/other/xml"), h5py.SoftLink("/other/data")
+    file["other"] = h5py.ExternalLink(FIFO, "/")
+
+
+@pytest.mark.timeout(20)  # a reader that opens the pipe waits for ever
+@pytest.mark.parametrize(
+    "make", [outside_by_a_link, outside_by_a_group, outside_by_two_links, outside_by_a_link_through_a_group]
+)
+def test_no_other_file_is_opened(tmp_path, make):
+    os.mkfifo(tmp_path / FIFO)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        make(file)
+    with pytest.raises(FormatError, match="lies in another file"):
+        load(tmp_path / "a.h5")
+
+
+def test_links_inside_the_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["group/data"] = np.arange(3)
+        file["a"], file["group/near"], file["b"] = map(h5py.SoftLink, ("/b", "data", "group/near"))
+        file["turn"], file["through"] = h5py.SoftLink("/turn"), h5py.SoftLink("/a/b")
+    np.testing.assert_array_equal(read(tmp_path / "a.h5"), np.arange(3))
+    with open_hdf5(tmp_path / "a.h5") as file:
+        assert find_dataset(file, "through") is None
+        with pytest.raises(FormatError, match="leads nowhere"):
+            find_dataset(file, "turn")
 
 
 @given(data=st.data())
