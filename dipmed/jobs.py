@@ -267,9 +267,10 @@ def _along_trajectory(
     found = given
     if found is None:
         centre, mask = central_kspace(y, positions.numpy(), scan.image_shape, CALIBRATION_WIDTH)
-        found = estimate_maps(centre, mask, settings.maps, volume=volume, n_sets=settings.map_sets)
+        found = _own_maps(centre, mask, settings, volume=volume)
     maps, wide = torch.from_numpy(found.cropped), torch.from_numpy(found.maps)
-    weights = density / norm_bound(NonCartesianMRI(wide, positions, density)) ** 2
+    norm = norm_bound(NonCartesianMRI(wide, positions, density)) if wide.any() else 1.0
+    weights = density / norm**2
     A = NonCartesianMRI(maps, positions, weights)
     A_final = NonCartesianMRI(wide, positions, weights) if _ends_wider(found, settings) else None
     return A.weigh(torch.from_numpy(np.ascontiguousarray(y))), A, A_final

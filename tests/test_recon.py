@@ -125,3 +125,25 @@ def test_frames_on_a_grid_cannot_be_joined():
     scan, _ = brain_phantom_scan((32, 32), n_coils=2)
     with pytest.raises(DipmedError, match="Cartesian"):
         prepare(scan, ReconSettings(join_frames=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ReconSettings(method="cg-sense", device="cpu"),
+        ReconSettings(method="cg-sense", mode="3d", device="cpu"),
+        ReconSettings(method="time-dependent", changes={"iterations": 3}, device="cpu"),
+    ],
+)
+def test_a_slice_without_a_sample_that_is_not_zero_costs_no_other(radial_scan, settings):
+    scan, truth = radial_scan
+    empty = scan.replace(kspace=np.concatenate([scan.kspace, 0 * scan.kspace], axis=1))
+    result = reconstruct(empty, settings)
+    assert np.isfinite(result.volume.data).all()
+    if settings.mode == "3d":
+        assert error(result.volume.data[:, :, 0, 1], truth) < 0.15
+        return
+    assert result.volume.data[:, :, 0, 1].any()
+    assert not result.volume.data[:, :, 1].any()
+    assert [part.status for part in result.reconstructions] == ["done", "filled"] * 2
+    assert result.warnings[1] == "slice 1 of frame 1 was filled with zeros, because all its samples are zero"

@@ -60,7 +60,7 @@ def central_kspace(
     solver = sigpy.alg.ConjugateGradient(
         lambda x: normal(torch.from_numpy(x)).numpy() + _PENALTY * x, target, images, max_iter=_ITERATIONS
     )
-    while not solver.done():
+    while target.any() and not solver.done():  # of nothing the solution is nothing, and the solver would divide by it
         solver.update()
     central = centred_fft(torch.from_numpy(images[:, 0]), len(matrix)).numpy()
     return _place(central, widths, matrix)
