@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +17,13 @@ from operators.errors import DipmedError
 if TYPE_CHECKING:
     from dipmed.config import FitConfig
     from dipmed.dip import Uncertainty
+    from dipmed.io.image_store import ImageStore
     from dipmed.prepare import ReconSettings
     from dipmed.weights import PretrainedWeights
 
 console = Console(stderr=True)  # standard output belongs to records
 INTERRUPTED = 130
+GO_ON = "go on from there with --resume"
 state = {"debug": False, "told": False}
 
 JsonOption = Annotated[
@@ -70,6 +74,13 @@ SchedulerOption = Annotated[
 ]
 TimeOption = Annotated[float | None, typer.Option(metavar="S", help="End each fit after this many seconds.")]
 SlicesOption = Annotated[str | None, typer.Option(metavar="A:B", help="Slices A to B - 1, counted from 0.")]
+
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Replace existing files, and discard what a run that did not end has left.")
+]
 
 FileArgument = Annotated[
     Path,
@@ -163,6 +174,32 @@ def write_json(target: str | None, record: dict[str, Any], *, force: bool = True
         return
     with atomic_write(Path(target), force=force) as temporary:
         temporary.write_text(text + "\n")
+
+
+@contextmanager
+def kept(store: ImageStore, how_to_go_on: str) -> Iterator[None]:
+    """Say of a run that does not end what it leaves."""
+    try:
+        yield
+    except (DipmedError, KeyboardInterrupt) as end:
+        _tell_kept(store, how_to_go_on, by_hand=isinstance(end, KeyboardInterrupt))
+        raise
+
+
+def end_store(store: ImageStore, how_to_go_on: str, *, was_interrupted: bool) -> None:
+    """Remove the store of images that have been written, or keep it where a later run is to replace them."""
+    if was_interrupted:
+        store.keep()
+        _tell_kept(store, how_to_go_on)
+    else:
+        store.remove()
+
+
+def _tell_kept(store: ImageStore, how_to_go_on: str, *, by_hand: bool = False) -> None:
+    n_done = len(store.places()) if store.folder.exists() else 0
+    if n_done or store.is_kept:
+        console.print(escape(f"images done: {n_done}, kept in {store.folder}; {how_to_go_on}"), soft_wrap=True)
+        state["told"] = state["told"] or by_hand
 
 
 def end_interrupted(out: list[Path]) -> None:

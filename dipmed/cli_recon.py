@@ -13,6 +13,7 @@ from dipmed.cli_common import (
     CoilsOption,
     DeviceOption,
     FileArgument,
+    ForceOption,
     GuideOption,
     IterationsOption,
     JoinOption,
@@ -24,6 +25,7 @@ from dipmed.cli_common import (
     ModeOption,
     PoissonOption,
     RebinOption,
+    ResumeOption,
     SamplesOption,
     SchedulerOption,
     SeedOption,
@@ -128,12 +130,8 @@ def recon_request(
     ] = False,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a run that did not end has left off, if there was one.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace existing files, and discard what a run that did not end has left.")
-    ] = False,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
 ) -> ReconRequest:
     """Reconstruct an image from k-space or projections, stopped by the scan itself."""
     from dipmed.prepare import ReconSettings

@@ -9,9 +9,12 @@ import typer
 from rich.markup import escape
 
 from dipmed.cli_common import (
+    GO_ON,
     DeviceOption,
+    ForceOption,
     IterationsOption,
     JsonOption,
+    ResumeOption,
     SeedOption,
     SeriesOption,
     SetOption,
@@ -21,6 +24,8 @@ from dipmed.cli_common import (
     check_json,
     console,
     end_interrupted,
+    end_store,
+    kept,
     parse_slices,
     write_json,
 )
@@ -70,13 +75,15 @@ def restore(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     json_file: JsonOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
 ) -> None:
     """Restore an image volume that has no raw data: less noise, thinner slices, filled holes, less blur."""
     from dipmed.devices import resolve_device
     from dipmed.dip import find_rule
     from dipmed.display import FitProgress
     from dipmed.image_pieces import Task
+    from dipmed.io.image_store import open_store, store_path
     from dipmed.io.images import save_image
     from dipmed.io.source_volume import read_holes, read_source_volume
     from dipmed.outputs import check_outputs, find_source, restored_details
@@ -103,17 +110,20 @@ def restore(
     # everything that can be refused is refused before the work starts
     find_rule(settings.config().stop)
     resolve_device(device)
-    check_outputs(out, with_std=False, force=force)
-    check_json(json_file, force=force)
+    replaces = force or (resume and store_path(out[0]).exists())
+    check_outputs(out, with_std=False, force=replaces)
+    check_json(json_file, force=replaces)
     study = find_source(out, volume, series)
     source = read_source_volume(volume, series)
     dicom = None if study is None else restored_details(source, task, study, out)
     holes = None if mask is None else read_holes(mask, source.volume)
-    with FitProgress(console) as progress:
-        result = restore_volume(source, settings, holes, progress=progress)
-    for path in out:
-        save_image(result.volume, path, dicom=dicom, force=force)
-    write_json(json_file, restore_record(result, settings), force=force)
+    with open_store(out[0], resume=resume, force=force) as store, kept(store, GO_ON):
+        with FitProgress(console) as progress:
+            result = restore_volume(source, settings, holes, progress=progress, store=store)
+        for path in out:
+            save_image(result.volume, path, dicom=dicom, force=replaces)
+        write_json(json_file, restore_record(result, settings), force=replaces)
+        end_store(store, GO_ON, was_interrupted=result.was_interrupted)
     for sentence in result.assumptions:
         console.print(f"[yellow]assumed:[/] {escape(sentence)}", soft_wrap=True)
     for sentence in result.notes:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 import dipmed
 from dipmed.calib.coils import MAP_METHODS, CoilMaps
+from dipmed.config import FitConfig
 from dipmed.prepare import ReconSettings
-from dipmed.scan import Scan
+from dipmed.scan import ImageVolume, Scan
 
 _APART = ("changes", "sets", "preset", "weights", "mask", "maps", "reference_image", "device", "memory_gib")
 """Settings that are told of by what they come to: the settings of the fit, and the contents of files."""
@@ -54,8 +55,38 @@ def make_manifest(
             "the weights": None if settings.weights is None else checksum(settings.weights),
             **{name: None if path is None else _of_file(path) for name, path in files.items()},
         },
-        "versions": {"dipmed": dipmed.__version__, "torch": torch.__version__},
+        "versions": _versions(),
     }
+
+
+def image_manifest(
+    volume: ImageVolume,
+    holes: NDArray[np.bool_] | None,
+    settings: Mapping[str, Any],
+    config: FitConfig,
+    device: torch.device,
+) -> dict[str, dict[str, Any]]:
+    """Describe all that decides a restored volume, as `make_manifest` does of a reconstructed one.
+
+    Parameters
+    ----------
+    volume, holes
+        As they came from their files; they enter as checksums.
+    settings
+        What was chosen beside those of the fit, by name.
+    config
+        Of the fits.
+    """
+    return {
+        "settings": {**settings, "device": device.type},
+        "fit": _flat(asdict(config)),
+        "input": {"the volume": checksum(volume), "the mask": None if holes is None else checksum(holes)},
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"dipmed": dipmed.__version__, "torch": torch.__version__}
 
 
 def checksum(value: Any) -> str:

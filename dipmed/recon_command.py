@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from dipmed.cli_common import check_json, check_settings, console, state, write_json
-from operators.errors import DipmedError
+from dipmed.cli_common import GO_ON, check_json, check_settings, console, end_store, kept, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from dipmed.cluster import Cluster
     from dipmed.io.dicom_study import Study
-    from dipmed.io.image_store import ImageStore
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
     from dipmed.report.page import Page
@@ -46,11 +43,11 @@ class ReconRequest:
     scheduler: str | None = None
     resume: bool = False
     force: bool = False
-    how_to_go_on: str = "go on from there with --resume"
+    how_to_go_on: str = GO_ON
 
     @property
     def has_store(self) -> bool:
-        """Whether a run that did not end has left finished images."""
+        """Whether a run that did not end has left finished images, or an output that is none."""
         from dipmed.io.image_store import store_path
 
         return store_path(self.out[0]).exists()
@@ -126,7 +123,7 @@ class ReconRequest:
         from dipmed.report import save_page
 
         study, replaces = self.check(), self.replaces
-        with open_store(self.out[0], resume=self.resume, force=self.force) as store, self._kept(store):
+        with open_store(self.out[0], resume=self.resume, force=self.force) as store, kept(store, self.how_to_go_on):
             scan = load(self.file)
             choice = choose_mode(scan, self.settings, self.where())
             dicom = None if study is None else dicom_details(scan, choice.settings, study, self.out)
@@ -143,10 +140,7 @@ class ReconRequest:
             if self.json_file is not None:
                 record = {**recon_record(result, self.settings), "asked": self.asked(scan)}
                 write_json(self.json_file, record, force=replaces)
-            if result.was_interrupted:
-                self._tell_kept(store)
-            else:
-                store.remove()
+            end_store(store, self.how_to_go_on, was_interrupted=result.was_interrupted)
         if self.report is not None:
             save_page(self._page(scan, result, study), self.report, force=replaces)
             written.append(self.report)
@@ -171,19 +165,3 @@ class ReconRequest:
             "settings": {**chosen, "complex": self.complex_image},
             **{group: manifest[group] for group in ("fit", "options", "input")},
         }
-
-    @contextmanager
-    def _kept(self, store: ImageStore) -> Iterator[None]:
-        """Say of a run that does not end what it leaves."""
-        try:
-            yield
-        except (DipmedError, KeyboardInterrupt) as end:
-            self._tell_kept(store, by_hand=isinstance(end, KeyboardInterrupt))
-            raise
-
-    def _tell_kept(self, store: ImageStore, *, by_hand: bool = False) -> None:
-        n_done = len(store.places()) if store.folder.exists() else 0
-        if n_done:
-            words = f"images done: {n_done}, kept in {store.folder}; {self.how_to_go_on}"
-            console.print(escape(words), soft_wrap=True)
-            state["told"] = state["told"] or by_hand

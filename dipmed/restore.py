@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from dipmed.config import FitConfig
 from dipmed.devices import resolve_device
 from dipmed.dip import DeepImagePrior, Observer, Progress, ProgressCallback, n_fits
 from dipmed.image_pieces import Piece, Task, fitted_shape, join, n_pieces, pieces
+from dipmed.io.image_store import ImageStore
 from dipmed.io.source_volume import SourceVolume
+from dipmed.manifest import image_manifest
 from dipmed.memory import check_memory, image_memory
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings
@@ -76,17 +79,29 @@ class RestoreSettings:
     def config(self, variation_weight: float | None = None) -> FitConfig:
         """Settings of a fit; a weight of the total variation that was chosen goes before the one that suits."""
         config = self.fit.fit_config(self._kind, 3 if self.task.in_3d else 2)
-        chosen = {**find_method(self.fit.method).read_settings(self.fit.sets)[1], **self.fit.changes}
-        if variation_weight is None or "variation_weight" in chosen:
+        if variation_weight is None or self._chooses_variation:
             return config
         return config.replace(variation_weight=variation_weight)
+
+    @property
+    def _chooses_variation(self) -> bool:
+        return "variation_weight" in {
+            **find_method(self.fit.method).read_settings(self.fit.sets)[1],
+            **self.fit.changes,
+        }
+
+    def chosen(self) -> dict[str, Any]:
+        """What decides the volume beside the settings of the fit, by name."""
+        weight = "as chosen" if self._chooses_variation else "by the noise"
+        return {**asdict(self.task), "sigma": self.sigma, "slices": self.slices, "total variation": weight}
 
 
 @dataclass(frozen=True)
 class Restoration:
     """A restored volume and what is worth recording about how it came about.
 
-    ``sigma`` is the noise level that was given or estimated, in units of the volume.
+    ``sigma`` is the noise level that was given or estimated, in units of the volume. ``n_resumed`` pieces were there
+    before, and ``seconds`` are those of this run.
     """
 
     volume: ImageVolume
@@ -97,10 +112,11 @@ class Restoration:
     device: str
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    n_resumed: int = 0
 
     @property
     def was_interrupted(self) -> bool:
-        return any(part.stop.rule == "interrupted" for part in self.parts)
+        return any(part.status == "interrupted" for part in self.parts)
 
 
 def restore(
@@ -109,6 +125,7 @@ def restore(
     holes: NDArray[np.bool_] | None = None,
     progress: PieceProgress | None = None,
     observer: Observer | None = None,
+    store: ImageStore | None = None,
 ) -> Restoration:
     """Restore a volume, each plane by itself or all in three dimensions; its values keep their units.
 
@@ -121,17 +138,24 @@ def restore(
         Voxels to fill, bool ``(x, y, z)``, for the task ``"inpaint"``; the others come back as they were.
     observer
         Passed on to the fits, for evaluation from outside; its images are above the darkest known voxel of the volume.
+    store
+        Where each finished piece is put, and the pieces of a run before are taken from. Whoever writes the volume
+        removes it afterwards.
 
     Raises
     ------
     DipmedError
-        When the volume does not suit the task, or the work would not fit in memory.
+        When the volume does not suit the task or the store, or the work would not fit in memory.
     """
     start = time.perf_counter()
     device = resolve_device(settings.fit.device)
+    manifest = image_manifest(source.volume, holes, settings.chosen(), settings.config(), device)
     volume, holes = _chosen_slices(source.volume, settings.slices, holes)
     known = None if holes is None else ~holes
     check_restoration(volume, settings, holes)
+    if store is not None:
+        store.begin(manifest)
+    n_resumed = 0 if store is None else len(store.places())
     sigma, assumptions = settings.sigma, []
     if sigma is None:
         sigma = image_noise_level(volume.data, known)
@@ -147,7 +171,7 @@ def restore(
 
     # every operator leaves a constant as it is, and the fit wants air to be zero
     above = ImageVolume(volume.data - darkest, volume.affine)
-    parts, notes = _restore_pieces(above, settings, known, level, fit)
+    parts = _restore_pieces(above, settings, known, level, fit, store)
     images = [part.image[0].cpu().numpy() + darkest for part in parts]
     restored = join(images, volume, settings.task)
     if holes is not None:
@@ -160,7 +184,8 @@ def restore(
         seconds=time.perf_counter() - start,
         device=device.type,
         assumptions=tuple(assumptions),
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *_notes(parts)),
+        n_resumed=n_resumed,
     )
 
 
@@ -199,26 +224,58 @@ def _chosen_slices(
 
 
 def _restore_pieces(
-    volume: ImageVolume, settings: RestoreSettings, known: NDArray[np.bool_] | None, sigma: float, fit: PieceFit
-) -> tuple[list[Reconstruction], list[str]]:
-    """Restore all pieces of a volume whose darkest voxel is zero; say which were not fitted, and why."""
+    volume: ImageVolume,
+    settings: RestoreSettings,
+    known: NDArray[np.bool_] | None,
+    sigma: float,
+    fit: PieceFit,
+    store: ImageStore | None,
+) -> list[Reconstruction]:
+    """Restore all pieces of a volume whose darkest voxel is zero, but for those that are finished already."""
     parts: list[Reconstruction] = []
-    notes: list[str] = []
     device = resolve_device(settings.fit.device)
+    finished = () if store is None else store.places()
+    interrupted = False
     for piece in pieces(volume, settings.task, known):
+        place = (0, piece.index)
+        if store is not None and place in finished:
+            parts += store.read(place)
+            continue
         on_device = Piece(piece.index, piece.y.to(device), piece.A.to(device))
-        weight = _variation_weight(on_device, _VARIATION[settings.task.name] * sigma)
-        part = _plain(on_device)
-        if part is None and not any(before.stop.rule == "interrupted" for before in parts):
-            try:
-                part = fit(on_device, settings.config(weight))
-            except DivergedError:
-                notes.append(f"the fit of piece {piece.index} diverged: it is an image of least total variation")
-        parts.append(part or _least_variation(on_device, weight))
-    n_left = sum(part.method == "tv" for part in parts) - len(notes)
+        part = _restore_piece(on_device, settings, sigma, None if interrupted else fit)
+        interrupted = interrupted or part.status == "interrupted"
+        if store is not None and part.status != "interrupted":
+            store.put(place, [part])
+        parts.append(part)
+    return parts
+
+
+def _restore_piece(piece: Piece, settings: RestoreSettings, sigma: float, fit: PieceFit | None) -> Reconstruction:
+    """Restore one piece; without a fit, after an interruption, as well as can be in little time."""
+    plain = _plain(piece)
+    if plain is not None:
+        return plain
+    weight = _variation_weight(piece, _VARIATION[settings.task.name] * sigma)
+    if fit is None:
+        return replace(_least_variation(piece, weight), status="interrupted")
+    try:
+        part = fit(piece, settings.config(weight))
+    except DivergedError as error:
+        return replace(_least_variation(piece, weight), status="filled", trouble=f"by tv, because {error}")
+    return replace(part, status="interrupted") if part.stop.rule == "interrupted" else part
+
+
+def _notes(parts: Sequence[Reconstruction]) -> list[str]:
+    """Say which pieces were not fitted, and why."""
+    notes = [
+        f"the fit of piece {index} diverged: it is an image of least total variation"
+        for index, part in enumerate(parts)
+        if part.status == "filled"
+    ]
+    n_left = sum(part.status == "interrupted" and part.method == "tv" for part in parts)
     if n_left:
         notes.append(f"interrupted: {n_left} of {len(parts)} pieces were not fitted; they have least total variation")
-    return parts, notes
+    return notes
 
 
 def _plain(piece: Piece) -> Reconstruction | None:

@@ -59,6 +59,12 @@ class ImageStore:
         self.folder = folder
         self.resume = resume
         self.force = force
+        # a run that did not come to its first image may have written an output, which a later one is to replace
+        self.is_kept = (folder / _MANIFEST).exists()
+
+    def keep(self) -> None:
+        """Leave the store there even without a finished image, because what was written is no finished work."""
+        self.is_kept = True
 
     def begin(self, manifest: dict[str, Any]) -> None:
         """Say what decides the images of this run; what is in the store is kept if that is the same.
@@ -75,7 +81,7 @@ class ImageStore:
         OutputError
             When something else decided the images that are there, or the disk is full.
         """
-        if self.resume and self.places():
+        if self.resume and (self.places() or self.is_kept):
             try:
                 self._check(json.loads(json.dumps(manifest)))
             except DipmedError:
@@ -84,6 +90,7 @@ class ImageStore:
             else:
                 return
         self._clear()
+        self.is_kept = False
         with atomic_write(self.folder / _MANIFEST) as temporary:
             temporary.write_text(json.dumps({"format": FORMAT, **manifest}, indent=2) + "\n")
 
@@ -176,7 +183,7 @@ class ImageStore:
 
 @contextmanager
 def open_store(output: Path, *, resume: bool = False, force: bool = False) -> Iterator[ImageStore]:
-    """Give the store of an output to one run alone; one without a finished image is gone afterwards.
+    """Give the store of an output to one run alone; without a finished image it is gone afterwards, unless it is kept.
 
     Parameters
     ----------
@@ -211,7 +218,7 @@ def open_store(output: Path, *, resume: bool = False, force: bool = False) -> It
         try:
             yield store
         finally:
-            if folder.exists() and not store.places():
+            if folder.exists() and not (store.places() or store.is_kept):
                 store.remove()
     finally:
         os.close(lock)

@@ -26,9 +26,9 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 moment = sys.argv.pop(1)
-if moment == "in the fit":
-    show = display.FitProgress.__call__
-    display.FitProgress.__call__ = lambda self, image, n, state: die() if image == 2 else show(self, image, n, state)
+if moment.startswith("in fit"):
+    show, last = display.FitProgress.__call__, int(moment[-1])
+    display.FitProgress.__call__ = lambda self, image, n, state: die() if image == last else show(self, image, n, state)
 else:
     save, written = np.savez, []
     def half(path, **arrays):
@@ -81,15 +81,20 @@ def image_names(out):
     return sorted(path.name for path in out.with_name(out.name + ".parts").glob("frame-*"))
 
 
+def kill(moment, *arguments):
+    """Run the command line in a process that is killed at that moment."""
+    command = [sys.executable, "-c", DIE, moment, *arguments]
+    killed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
 TWO = ["frame-0000-slice-0000.npz", "frame-0000-slice-0001.npz"]
 
 
-@pytest.mark.parametrize("moment", ["in the fit", "in a write"])
+@pytest.mark.parametrize("moment", ["in fit 2", "in a write"])
 def test_kill_9_loses_the_image_in_flight_alone(run_cli, slices, whole, tmp_path, monkeypatch, moment):
     out = tmp_path / "image.npz"
-    command = [sys.executable, "-c", DIE, moment, "recon", slices, "-o", out, *OPTIONS]
-    killed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill(moment, "recon", slices, "-o", out, *OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["image.npz.parts"]
     assert image_names(out) == TWO
 
@@ -180,6 +185,88 @@ def test_a_scan_of_one_slice_with_nothing_to_resume(run_cli, scan_file, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["image.npz"]
     done = run_cli("recon", scan_file, "-o", tmp_path / "image.npz", *OPTIONS, "--resume")
     assert "exists already" in done.error_lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "moment", "kept"),
+    [
+        (OPTIONS, "in fit 2", TWO),
+        (("--method", "time-dependent", "--iterations", 20, "--device", "cpu"), "in fit 1", TWO[:1]),
+    ],
+)
+def test_a_series_goes_on_after_kill_9(run_cli, tmp_path, options, moment, kept):
+    one = brain_phantom_scan((32, 28), n_coils=3, noise=0.01)[0].kspace[0, 0]
+    np.savez(tmp_path / "series.npz", kspace=one * np.array([[1, 2], [3, 4]])[..., None, None, None])
+    whole, out = tmp_path / "whole.npz", tmp_path / "image.npz"
+    assert run_cli("recon", tmp_path / "series.npz", "-o", whole, *options).code == 0
+    kill(moment, "recon", tmp_path / "series.npz", "-o", out, *options)
+    assert image_names(out) == kept
+    done = run_cli("recon", tmp_path / "series.npz", "-o", out, *options, "--resume", "--json", "-")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["resumed_images"] == len(kept)
+    assert np.load(out)["image"].shape == (32, 28, 2, 2)
+    np.testing.assert_array_equal(*(np.load(path)["image"] for path in (out, whole)))
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """Three noisy slices."""
+    x, y = np.indices((32, 28))
+    disc = 100.0 * (np.hypot(x - 15, y - 13) < 11)
+    noise = np.random.default_rng(0).normal(0, 9, (32, 28, 3))
+    np.save(tmp_path / "volume.npy", (disc[:, :, None] + noise).astype(np.float32))
+    return tmp_path / "volume.npy"
+
+
+RESTORE = ("--task", "denoise", "--iterations", 10, "--device", "cpu", *SETS[:-2])
+
+
+def test_a_restoration_goes_on_after_kill_9_with_the_same_settings(run_cli, volume, tmp_path):
+    whole, out, other = tmp_path / "whole.npz", tmp_path / "image.npz", tmp_path / "other.npy"
+    assert run_cli("restore", volume, "-o", whole, *RESTORE).code == 0
+    kill("in fit 2", "restore", volume, "-o", out, *RESTORE)
+    assert image_names(out) == TWO
+    np.save(other, np.load(volume) + 1)
+    for file, more, words in (
+        (volume, (), "images done: 2"),
+        (volume, ("--sigma", 5, "--resume"), "sigma was nothing and is now 5"),
+        (volume, ("--seed", 4, "--resume"), "seed was 0 and is now 4"),
+        (other, ("--resume",), "the volume was"),
+    ):
+        done = run_cli("restore", file, "-o", out, *RESTORE, *more)
+        assert done.code == 1
+        assert words in done.error_lines[0]
+        assert image_names(out) == TWO
+    done = run_cli("restore", volume, "-o", out, *RESTORE, "--resume", "--json", "-")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["resumed_pieces"] == 2
+    np.testing.assert_array_equal(*(np.load(path)["image"] for path in (out, whole)))
+    assert not out.with_name("image.npz.parts").exists()
+
+
+@pytest.mark.parametrize("command", ["recon", "restore"])
+def test_a_single_image_that_ctrl_c_cut_short_is_made_again(run_cli, scan_file, volume, tmp_path, monkeypatch, command):
+    file, options = (scan_file, OPTIONS) if command == "recon" else (volume, (*RESTORE, "--slices", "0:1"))
+    whole, out = tmp_path / "whole.npz", tmp_path / "image.npz"
+    assert run_cli(command, file, "-o", whole, *options).code == 0
+
+    def press(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(display.FitProgress, "__call__", press)
+        done = run_cli(command, file, "-o", out, *options)
+    assert done.code == 130
+    assert "images done: 0, kept in" in done.err
+    short = out.read_bytes()
+    done = run_cli(command, file, "-o", out, *options, "--seed", 4, "--resume")
+    assert "seed was 0 and is now 4" in done.error_lines[0]
+    assert out.read_bytes() == short
+    assert "exists already" in run_cli(command, file, "-o", out, *options).error_lines[0]
+    done = run_cli(command, file, "-o", out, *options, "--resume")
+    assert done.code == 0, done.err
+    np.testing.assert_array_equal(*(np.load(path)["image"] for path in (out, whole)))
+    assert not out.with_name("image.npz.parts").exists()
 
 
 def test_workers_give_what_one_process_gives(three_slices, run_cli, tmp_path):
