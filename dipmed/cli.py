@@ -14,40 +14,19 @@ from dipmed import __version__
 from dipmed.cli_batch import batch
 from dipmed.cli_common import (
     INTERRUPTED,
-    CoilsOption,
     DeviceOption,
     FileArgument,
-    GuideOption,
-    IterationsOption,
-    JoinOption,
     JsonOption,
-    MapsOption,
-    MatrixOption,
-    PoissonOption,
-    RebinOption,
-    SamplesOption,
-    SeedOption,
     SeriesOption,
-    SetOption,
-    SetsOption,
     SlicesOption,
-    SplitOption,
-    UncertaintyOption,
-    UndersampleOption,
-    ViewsOption,
-    WatchOption,
-    WeightsOption,
     changes,
     check_json,
-    check_settings,
     console,
-    load_weights,
-    make_uncertainty,
     parse_slices,
-    split_names,
     state,
     write_json,
 )
+from dipmed.cli_compare import compare
 from dipmed.cli_recon import recon
 from dipmed.cli_restore import restore
 from dipmed.cli_send import send
@@ -156,105 +135,7 @@ def simulate(
 
 app.command()(restore)
 app.command()(send)
-
-
-@app.command()
-def compare(
-    file: FileArgument,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="a,b,c",
-            help="Names; by default zero-filled,cg-sense,l1-wavelet,tv,dip, of projections fbp,sirt,cg-tv,dip.",
-        ),
-    ] = None,
-    undersample: UndersampleOption = None,
-    reference: Annotated[
-        str, typer.Option(metavar="full|FILE", help="The scan itself with all its samples or views, or an image file.")
-    ] = "full",
-    json_file: JsonOption = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and errors.")] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Settings of the fits by name.")] = None,
-    watch: WatchOption = None,
-    iterations: IterationsOption = None,
-    sets: SetOption = None,
-    weights: WeightsOption = None,
-    reference_image: GuideOption = None,
-    maps: MapsOption = "espirit",
-    map_sets: SetsOption = 1,
-    coils: CoilsOption = None,
-    join_frames: JoinOption = False,
-    split_readout: SplitOption = False,
-    rebin: RebinOption = False,
-    poisson: PoissonOption = False,
-    views: ViewsOption = None,
-    matrix: MatrixOption = None,
-    slice_number: Annotated[
-        int | None, typer.Option("--slice", min=0, help="Which slice; by default the middle one.")
-    ] = None,
-    uncertainty: UncertaintyOption = None,
-    uncertainty_samples: SamplesOption = None,
-    device: DeviceOption = "auto",
-    seed: SeedOption = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
-) -> None:
-    """Score several methods on the same part of a scan's data against a reference that no fit sees."""
-    from dipmed import compare as comparing
-    from dipmed.devices import resolve_device
-    from dipmed.display import show_comparison
-    from dipmed.io import load
-    from dipmed.io.files import check_target
-    from dipmed.plot import save_comparison
-    from dipmed.prepare import ReconSettings, check_weights
-    from dipmed.record import versions
-
-    names = split_names(methods)
-    settings = ReconSettings(
-        preset=preset,
-        changes=changes(watch=split_names(watch), iterations=iterations, seed=seed),
-        sets=tuple(sets or ()),
-        weights=load_weights(weights),
-        undersample=undersample,
-        reference_image=reference_image,
-        maps=maps,
-        map_sets=map_sets,
-        n_coils=coils,
-        join_frames=join_frames,
-        split_readout=split_readout,
-        rebin=rebin,
-        poisson=poisson,
-        views=views,
-        matrix=matrix,
-        slices=None if slice_number is None else (slice_number, slice_number + 1),
-        uncertainty=make_uncertainty(uncertainty, uncertainty_samples),
-        device=device,
-    )
-    for name in names or ("dip",):
-        check_settings(settings, name)
-    check_weights(settings, names or ["dip"])
-    resolve_device(device)
-    if plot is not None:
-        if plot.suffix != ".png":
-            raise DipmedError(f"--plot draws a .png, got {plot.name}")
-        check_target(plot, force=force)
-    check_json(json_file, force=force)
-    scan = load(file)
-    with console.status("starting") as status:
-        result = comparing.compare(
-            scan, names, settings, reference=reference, on_method=lambda name: status.update(f"running {name}")
-        )
-    show_comparison(console if json_file == "-" else Console(), result)
-    if plot is not None:
-        save_comparison(result, plot, force=force)
-    record = {
-        "undersample": result.data_left,
-        "slice": result.slice,
-        "seed": seed,
-        "reference": "full" if reference == "full" else "file",
-        "rows": result.rows,
-        "versions": versions(),
-    }
-    write_json(json_file, record, force=force)
+app.command()(compare)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from dipmed.methods import Method, find_method
 from dipmed.mode import check_fits
 from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
 from dipmed.run_job import run_job
-from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Reconstruction, Scan, ShapeError
 from operators import (
     NonCartesianMRI,
     SliceProjector,
@@ -52,14 +52,21 @@ _FULL_COVERAGE = 0.95
 class Comparison:
     """The rows of the table and the images behind them: magnitudes, or attenuation.
 
-    ``data_left`` says what of the data the methods saw: the rule of the undersampling, or how many views.
+    ``support`` is where images count. ``data_left`` says what of the data the methods saw: the rule of the
+    undersampling, or how many views; ``prepared`` are those data, by the ``settings``. ``parts`` are the
+    reconstructions by the methods' names.
     """
 
     rows: list[dict[str, Any]]
     images: dict[str, NDArray[np.float32]]
     reference: NDArray[np.float32]
+    support: NDArray[np.bool_]
     data_left: str | None
     slice: int
+    prepared: Scan
+    settings: ReconSettings
+    parts: dict[str, Reconstruction]
+    device: str
 
 
 DEFAULT_METHODS = {
@@ -122,16 +129,27 @@ def compare(
     prepared = prepare(scan, settings)
     job = next(jobs(prepared, settings, device, load_guides(scan, prepared, settings)))
     calibration = time.perf_counter() - start
-    rows, images = [], {}
+    rows, images, parts = [], {}, {}
     for method in found:
         if on_method is not None:
             on_method(method.name)
-        row, image = _run(method.name, job, settings, target, support)
+        row, image, part = _run(method.name, job, settings, target, support)
         row["seconds"] = row["seconds_fit"] + calibration
         rows.append(row)
         images[method.name] = image
-    first = 0 if settings.slices is None else settings.slices[0]
-    return Comparison(rows, images, target, _data_left(scan, settings), first)
+        parts[method.name] = part
+    return Comparison(
+        rows=rows,
+        images=images,
+        reference=target,
+        support=support,
+        data_left=_data_left(scan, settings),
+        slice=0 if settings.slices is None else settings.slices[0],
+        prepared=prepared,
+        settings=settings,
+        parts=parts,
+        device=device.type,
+    )
 
 
 def _method_of_one_image(name: str, scan: Scan) -> Method:
@@ -175,7 +193,7 @@ def _run(
     settings: ReconSettings,
     reference: NDArray[np.float32],
     support: NDArray[np.bool_],
-) -> tuple[dict[str, Any], NDArray[np.float32]]:
+) -> tuple[dict[str, Any], NDArray[np.float32], Reconstruction]:
     method = find_method(name)
     snapshots = SnapshotScores(reference, support)
     settings = replace(settings, method=name)
@@ -198,7 +216,7 @@ def _run(
         "snapshots": snapshots.curve if method.is_fit else [],
         "calibration": None if result.std is None else asdict(calibration(image, result.std, reference, support)),
     }
-    return row, image
+    return row, image, result
 
 
 def find_reference(

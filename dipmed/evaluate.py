@@ -123,6 +123,19 @@ def match_scale(image: Image, reference: Image) -> NDArray[np.float64]:
     return x * _least_squares_factor(x, truth)
 
 
+def scale_factor(image: Image, reference: Image, support: Image | None = None) -> float:
+    """Return the factor of `score`, that brings ``image`` closest to ``reference`` inside the support.
+
+    Raises
+    ------
+    ShapeError
+        When the shapes differ.
+    DipmedError
+        When a value is not finite or the reference is zero.
+    """
+    return _least_squares_factor(*_prepared(image, reference, support))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """How well a standard deviation tells the errors of its image.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 import dipmed
+from dipmed.compare import Comparison
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
-from dipmed.methods import METHODS
+from dipmed.methods import METHODS, find_method
 from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
 from dipmed.restore import Restoration, RestoreSettings
@@ -148,6 +149,39 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "notes": list(result.notes),
         "versions": versions(),
     }
+
+
+def comparison_record(result: Comparison, *, from_file: bool) -> dict[str, Any]:
+    """What `dipmed compare --json` writes; ``from_file`` says whether the reference is an image that was given."""
+    settings = result.settings
+    return {
+        "undersample": result.data_left,
+        "slice": result.slice,
+        "seed": settings.changes.get("seed", 0),
+        "reference": "file" if from_file else "full",
+        "rows": result.rows,
+        "preset": settings.preset_for(result.prepared.modality, settings.ndim_for(result.prepared)),
+        "configs": {name: _fit_record(replace(settings, method=name), result.prepared) for name in _fits(result)},
+        "reference_image": settings.reference_image is not None,
+        "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",
+        "map_sets": settings.map_sets,
+        "coils": settings.n_coils,
+        "poisson": settings.poisson,
+        "views": settings.views,
+        "weights": _weights_record(settings.weights),
+        "device": result.device,
+        "peak_memory_mib": peak_memory_mib(),
+        "versions": versions(),
+    }
+
+
+def _fits(result: Comparison) -> list[str]:
+    return [row["method"] for row in result.rows if find_method(row["method"]).is_fit]
+
+
+def _fit_record(settings: ReconSettings, scan: Scan) -> dict[str, Any]:
+    config = settings.fit_config(scan.modality, settings.ndim_for(scan))
+    return {**asdict(config), "options": settings.method_options()}
 
 
 def restore_record(result: Restoration, settings: RestoreSettings) -> dict[str, Any]:

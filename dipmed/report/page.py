@@ -21,6 +21,15 @@ _SCRIPT = "viewer.js"
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A rule, the iteration that it would have kept, and how good that image would have been, if that is known."""
+
+    rule: str
+    iteration: int
+    quality: str = ""
+
+
+@dataclass(frozen=True)
 class Part:
     """What there is to say of one fit, shown with its slices.
 
@@ -31,7 +40,7 @@ class Part:
     lines
         Sentences: what was kept and why, how well it agrees with the data.
     choices
-        Rules with the iteration that each would have kept.
+        What each rule would have kept.
     decided_by
         The rule that did.
     charts
@@ -40,7 +49,7 @@ class Part:
 
     name: str
     lines: tuple[str, ...]
-    choices: tuple[tuple[str, int], ...] = ()
+    choices: tuple[Choice, ...] = ()
     decided_by: str = ""
     charts: tuple[Chart, ...] = ()
 
@@ -52,6 +61,15 @@ class Sampling:
     about: str
     picture: str | None = None
     lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A table: names of the columns, its rows, and what the numbers mean."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    about: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,12 @@ class Page:
         Titles with sentences.
     tables
         Titles with names and values.
+    all_well
+        What is said where there are no warnings.
+    scores
+        A table above the images; None for none.
+    parts_follow
+        Whether only the part of the slice in view is shown, or all parts are.
     identity
         Names and values that tell whose scan it is; empty by default.
     """
@@ -80,6 +104,9 @@ class Page:
     sampling: Sampling
     remarks: tuple[tuple[str, tuple[str, ...]], ...]
     tables: tuple[Table, ...]
+    all_well: str
+    scores: Scores | None = None
+    parts_follow: bool = True
     identity: tuple[tuple[str, str], ...] = ()
 
 

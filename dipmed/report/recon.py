@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dipmed.dip import RULES
 from dipmed.io.dicom_study import Study
 from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import ScanResult
 from dipmed.report.beside import Beside, beside
-from dipmed.report.charts import draw
-from dipmed.report.page import Page, Part, Table, table
+from dipmed.report.caveats import caveats_of
+from dipmed.report.fits import part_of
+from dipmed.report.page import Page, Table, table
 from dipmed.report.places import places_of
 from dipmed.report.sampling import sampling_of
 from dipmed.report.viewer import Layer, Viewer, pack
-from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
-from operators import missing_directions
-from operators.ct_geometry import Beam
+from dipmed.scan import Scan
 
 _SHOWN_ELSEWHERE = (
     *("images", "stop", "iterations", "seconds", "peak_memory_mib", "device", "image", "unit"),
     *("assumptions", "warnings", "notes", "versions", "config"),
 )
-_CURVES = {
-    "loss": "Disagreement of the network's image with the data that it was fitted to.",
-    "refit-loss": "The same in the second fit, to all data.",
-    "change": "Change of the image from one iteration to the next, relative to the image.",
-}
 
 
 def recon_page(
@@ -72,10 +64,11 @@ def recon_page(
             ("most memory", "not known" if memory is None else f"{memory / 1024:.2f} GiB"),
         ),
         viewer=viewer,
-        parts=tuple(_part(places.name_part(number), *part) for number, part in enumerate(parts)),
+        parts=tuple(part_of(places.name_part(number), *part) for number, part in enumerate(parts)),
         sampling=sampling_of(prepared),
         remarks=tuple((title, texts) for title, texts in remarks if texts),
         tables=_tables(record, settings),
+        all_well="noise was measured, no image was filled, retried or interrupted.",
         identity=identity,
     )
 
@@ -108,34 +101,6 @@ def _layers(result: ScanResult, other: Beside, settings: ReconSettings) -> list[
     return layers
 
 
-def _part(name: str, part: Reconstruction, error: float | None) -> Part:
-    lines = [
-        f"Kept is the image of iteration {part.stop.iteration} of {part.iterations}, by the rule {part.stop.rule}:"
-    ]
-    if not part.iterations:
-        lines = ["There were no iterations:"]
-    lines[0] += f" {part.stop.reason}."
-    if part.trouble:
-        lines.append(f"It was {part.status} {part.trouble}.")
-    elif part.status == "interrupted":
-        lines.append("The run was interrupted before this image was finished.")
-    agreement = "" if error is None else f" Relative error of its data, ‖Ax − y‖ / ‖y‖: {error:.4f}."
-    lines.append(f"It took {part.seconds:.1f} s.{agreement}")
-    choices = sorted(part.choices.items(), key=lambda choice: choice[1])
-    charts = []
-    for curve, points in part.curves.items():
-        about = _CURVES[curve] if curve in _CURVES else _about_rule(curve)
-        marks = choices if curve == "loss" else [(curve, part.choices[curve])] if curve in part.choices else []
-        chart = draw(curve, about, points, marks, part.iterations)
-        charts += [chart] if chart else []
-    return Part(name, tuple(lines), tuple(choices), part.stop.rule, tuple(charts))
-
-
-def _about_rule(name: str) -> str:
-    about = (RULES[name].__doc__ or "").splitlines()[0] if name in RULES else ""
-    return about.replace("``", "")
-
-
 def _tables(record: dict[str, Any], settings: ReconSettings) -> tuple[Table, ...]:
     chosen = {name: value for name, value in record.items() if name not in _SHOWN_ELSEWHERE}
     of_fit = ((("Settings of the fit"), table(record["config"])),) if find_method(settings.method).is_fit else ()
@@ -155,19 +120,7 @@ def _warnings(scan: Scan, settings: ReconSettings, result: ScanResult, viewer: V
         found.append(
             f"The run was interrupted: {n} of {len(result.reconstructions)} images are not what was asked for."
         )
-    if isinstance(scan, KSpaceScan) and scan.noise_covariance is None:
-        found.append("The noise is not known: the scan has no measurement of it, and its coils count alike.")
-    if isinstance(scan, ProjectionScan) and scan.counts is None:
-        found.append("The noise is not known: the scan does not say how many photons were counted.")
-    gap = (
-        math.degrees(missing_directions(scan.beam))
-        if isinstance(scan, ProjectionScan) and isinstance(scan.beam, Beam)
-        else 0
-    )
-    if gap > 0:
-        found.append(
-            f"The angle is limited: lines over {gap:.0f}° of 180° were not measured, and edges along them are a guess."
-        )
+    found += caveats_of(scan)
     if settings.uncertainty is not None and result.std is None:
         found.append("There is no map of the standard deviation: too few samples were drawn of some image.")
     if viewer.shown < viewer.of:

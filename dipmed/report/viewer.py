@@ -26,21 +26,26 @@ _STEPS = 2**16 - 1
 class Layer:
     """A volume of the page.
 
-    ``kind`` is ``"image"`` for what shares one window, ``"map"`` for what has its own and is shown in colours.
+    ``kind`` is ``"image"`` for what is shown in grey and shares one window, ``"map"`` for what is shown in colours.
+    Maps of one ``group`` share their window, those without a group have one each. ``white`` is where a window ends at
+    first; None for the brightest voxels. What is ``below`` stands under the layer before it.
     """
 
     title: str
     caption: str
     kind: Literal["image", "map"]
     volume: ImageVolume
+    group: str = ""
+    white: float | None = None
+    below: bool = False
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """The viewer's data, for JSON; title and caption of each panel; how many slices there are of how many."""
+    """The viewer's data, for JSON; panels in columns, each with title and caption; how many slices of how many."""
 
     data: dict[str, Any]
-    panels: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[tuple[str, str], ...], ...]
     shown: int
     of: int
 
@@ -66,7 +71,11 @@ def pack(layers: Sequence[Layer], places: Places) -> Viewer:
         "rowMm": float(sizes[axes.down]),
         "columnMm": float(sizes[axes.across]),
     }
-    return Viewer(data, tuple((layer.title, layer.caption) for layer in layers), len(chosen), n)
+    columns: list[tuple[tuple[str, str], ...]] = []
+    for layer in layers:
+        above = columns.pop() if layer.below else ()
+        columns.append((*above, (layer.title, layer.caption)))
+    return Viewer(data, tuple(columns), len(chosen), n)
 
 
 def _pack(layer: Layer, chosen: Sequence[int]) -> dict[str, Any]:
@@ -78,9 +87,10 @@ def _pack(layer: Layer, chosen: Sequence[int]) -> dict[str, Any]:
     steps = np.stack([turn(values[:, :, index]) for index in range(values.shape[2])])
     steps = ((steps - low) * (_STEPS / span)).round().astype("<u2")
     black = min(0.0, float(np.percentile(values, 100 - _WHITE)))
-    white = float(np.percentile(values, _WHITE))
+    white = float(np.percentile(values, _WHITE)) if layer.white is None else layer.white
     return {
         "kind": layer.kind,
+        "group": layer.group,
         "low": low,
         "step": span / _STEPS,
         "window": [black, white if white > black else black + span],

@@ -1,8 +1,10 @@
 """The page that `recon --report` writes: what it says, and whom it does not name."""
 
+import base64
 import html
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -99,6 +101,38 @@ def test_what_cannot_be_written_is_refused_before_the_work(run_cli, scan_file, t
     assert (done.code, len(done.error_lines)) == (1, 1)
     assert error in done.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_shows_every_method_beside_the_reference(run_cli, named_scan, tmp_path):
+    page, record = tmp_path / "page.html", tmp_path / "record.json"
+    fit = ("--iterations", 50, "--watch", "windowed-variance", "--set", "network.channels=8,8")
+    arguments = ("compare", named_scan, "--methods", "zero-filled,dip", *UNDERSAMPLED, *fit, "--json", record)
+    done = run_cli(*arguments, "--report", page)
+    assert done.code == 0, done.err
+    text = page.read_text(encoding="utf-8")
+    outline = Outline(text)
+    assert "Planted" not in text
+    assert not re.search(r"https?:|//[\w.]+\.\w|url\(|@import", text)
+    for words in ("For research only", "The noise is not known", "held-out (decided)", "One image, of one scan"):
+        assert words in outline.text
+    panels = [named["aria-label"] for tag, named in outline.tags if tag == "canvas"]
+    assert panels == ["reference", "zero-filled", "error of zero-filled", "dip", "error of dip"]
+    zero_filled, dip = json.loads(record.read_text())["rows"]
+    for row in (zero_filled, dip):
+        assert f"{row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}" in outline.text
+    # the chosen image is that of a snapshot, or lies near one: what each rule would have kept has a score
+    assert re.search(r"held-out \(decided\) \d+ \d+\.\d\d dB", outline.text)
+    data = json.loads(re.search(r'id="viewer-data">(.*?)</script>', text)[1])
+    reference, _, worse, _, better = (unpack(layer) for layer in data["layers"])
+    rms = [float(np.sqrt(np.mean(error**2) / np.mean(reference**2))) for error in (worse, better)]
+    np.testing.assert_allclose(rms, [zero_filled["nrmse"], dip["nrmse"]], rtol=0.05)
+    assert run_cli(*arguments, "--force", "--report", page, "--identify").code == 0
+    assert html.escape(f"{HOSTILE}.h5") in page.read_text(encoding="utf-8")
+
+
+def unpack(layer):
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(layer["voxels"])), "<u2")
+    return layer["low"] + layer["step"] * steps
 
 
 def test_projections_over_a_limited_angle(run_cli, tmp_path):

@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dipmed.report.page import Page, Part, Sampling, save_page
+from dipmed.report.page import Page, Part, Sampling, Scores, save_page
 from dipmed.report.places import Places
 from dipmed.report.viewer import Layer, pack
 from dipmed.scan import ImageVolume
@@ -89,8 +90,21 @@ def page_of(*slices):
         sampling=Sampling(BREAKING_OUT),
         remarks=((BREAKING_OUT, (BREAKING_OUT,)),),
         tables=((BREAKING_OUT, ((BREAKING_OUT, BREAKING_OUT),)),),
+        all_well="",
+        scores=Scores((BREAKING_OUT,), ((BREAKING_OUT,),), BREAKING_OUT),
         identity=((BREAKING_OUT, BREAKING_OUT),),
     )
+
+
+def comparison_of(errors):
+    """A page of two methods whose errors are of one value each, each under its image."""
+    page = page_of(1.0, 0.5, 0.25)
+    volume = [ImageVolume(np.full((2, 2, 3), value, np.float32), np.eye(4)) for value in errors]
+    image = Layer("image", "", "image", ImageVolume(np.ones((2, 2, 3), np.float32), np.eye(4)))
+    maps = [Layer("error", "", "map", one, "errors", white=4.0, below=True) for one in volume]
+    places = Places(None, 1, 0)
+    viewer = pack([image, image, maps[0], image, maps[1]], places)
+    return replace(page, viewer=viewer, parts_follow=False)
 
 
 MIDDLE = """(() => {
@@ -131,3 +145,31 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(browser, tmp_path):
     assert not browser.named("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     # that this test reads pixels back is a warning
     assert not [event for event in browser.named("Log.entryAdded") if event["params"]["entry"]["level"] == "error"]
+
+
+NOTES = "[...document.querySelectorAll('figcaption output')].slice(0, 5).map((note) => note.textContent)"
+LEAVE = "document.querySelectorAll('canvas')[2].dispatchEvent(new PointerEvent('pointerleave'))"
+COLUMNS = """[...document.querySelectorAll('.column')].map(
+  (column) => [...column.querySelectorAll('canvas')].map((canvas) => canvas.getAttribute('aria-label')))"""
+
+
+def test_errors_share_a_window_and_all_fits_are_in_view(browser, tmp_path):
+    file = tmp_path / "page.html"
+    save_page(comparison_of((1.0, 2.0)), file)
+    browser.call("Runtime.enable")
+    browser.call("Page.navigate", url=file.as_uri())
+    assert browser.value(READY)
+    assert browser.value(COLUMNS) == [["image"], ["image", "error"], ["image", "error"]]
+    assert browser.value(NOTES) == ["0 to 1", "0 to 1", "0 to 4", "0 to 1", "0 to 4"]
+    # a drag over one error, to the right and down, is a drag over both; images keep their window
+    x, y = browser.value(MIDDLE.replace('querySelector("canvas")', 'querySelectorAll("canvas")[2]'))
+    for kind, dx in (("mousePressed", 0), ("mouseMoved", 30), ("mouseReleased", 30)):
+        browser.call("Input.dispatchMouseEvent", type=kind, x=x + dx, y=y, button="left", buttons=1, clickCount=1)
+    browser.value(LEAVE)
+    images, errors = browser.value(NOTES)[:2], browser.value(NOTES)[2::2]
+    assert images == ["0 to 1", "0 to 1"]
+    assert errors[0] == errors[1] != "0 to 4"
+    browser.press("r")
+    assert browser.value(NOTES)[2] == "0 to 4"
+    assert browser.value("[...document.querySelectorAll('.part')].every((part) => part.clientHeight > 0)")
+    assert not browser.named("Runtime.exceptionThrown", "Runtime.consoleAPICalled")

@@ -17,12 +17,21 @@
 
   const figures = [...viewer.querySelectorAll("figure")];
   const shared = { window: [...data.layers[0].window], start: data.layers[0].window };
+  const groups = new Map();
+  // images share one window, and so do the maps of a group
+  function greyOf(layer) {
+    if (layer.kind === "image") return shared;
+    const own = { window: [...layer.window], start: layer.window };
+    if (!layer.group) return own;
+    if (!groups.has(layer.group)) groups.set(layer.group, own);
+    return groups.get(layer.group);
+  }
   const layers = await Promise.all(data.layers.map(async (layer, index) => ({
     ...layer,
     voxels: await unpack(layer.voxels),
     canvas: figures[index].querySelector("canvas"),
     note: figures[index].querySelector("output"),
-    grey: layer.kind === "image" ? shared : { window: [...layer.window], start: layer.window },
+    grey: greyOf(layer),
     slice: new OffscreenCanvas(data.columns, data.rows),
   })));
   const state = { slice: last >> 1, zoom: 1, x: 0.5, y: 0.5 };
