@@ -104,6 +104,7 @@ def setter(**values):
         ([(n, setter(ImagePositionPatient=[10.0, n, 30 + 2.5 * n])) for n in range(3)], GeometryError, "21.8 degrees"),
         ([(0, None), (1, setter(PixelSpacing=[0.5, 0.8]))], GeometryError, "pixel spacing"),
         ([(0, None), (1, setter(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]))], GeometryError, "direction"),
+        ([(0, None), (1, setter(Rows=2, PixelData=bytes(2 * 2 * SHAPE[1])))], FormatError, "differ in Rows: 2, 5"),
         ([(0, lambda header: header.pop("ImagePositionPatient"))], GeometryError, "ImagePositionPatient"),
         ([(0, setter(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]))], GeometryError, "perpendicular"),
         ([(0, setter(PixelSpacing=[0.0, 1.0]))], GeometryError, "positive"),

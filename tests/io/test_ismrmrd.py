@@ -249,6 +249,17 @@ def test_slices_are_sorted_by_their_position(tmp_path, rng):
     assert scan.notes == ()
 
 
+def test_a_slice_with_fewer_samples_and_lines_has_them_in_the_middle(tmp_path, rng):
+    small, whole = complex_noise(rng, COILS, NX - 2, NY - 4), complex_noise(rng, COILS, NX, NY)
+    lines = [Line(small[:, :, y], y + 2, idx={"slice": 1}) for y in range(NY - 4)]
+    scan = load(write(tmp_path / "a.h5", full_scan(whole) + lines))
+    assert scan.kspace.shape == (1, 2, COILS, NX, NY)
+    middle = np.zeros((NX, NY), dtype=bool)
+    middle[1:-1, 2:-2] = True
+    np.testing.assert_array_equal(scan.mask[0, 1], middle)
+    np.testing.assert_array_equal(scan.kspace[0, 1, :, 1:-1, 2:-2], small)
+
+
 def test_unequal_spacing_is_reported(tmp_path, rng):
     kspace = complex_noise(rng, 3, COILS, NX, NY)
     scan = load(write(tmp_path / "a.h5", slices_at(kspace, [(0, 0, 0), (0, 0, 5), (0, 0, 20)])))
