@@ -30,6 +30,11 @@ __all__ = [
     "StopReason",
 ]
 
+SIMULATED = "simulated"
+"""Source of a scan that was computed from an image; its files say so."""
+
+SIMULATED_NOTE = "This scan was simulated from an image: nothing of it was measured."
+
 Complex64 = NDArray[np.complex64]
 Float32 = NDArray[np.float32]
 

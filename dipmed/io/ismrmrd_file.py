@@ -14,9 +14,9 @@ from dipmed.io.acquisitions import FRAME_COUNTERS, READOUT, Readouts, noise_cova
 from dipmed.io.cartesian_readouts import Protocol, RawScan, build_cartesian_scan, usual_coils
 from dipmed.io.hdf5 import find_dataset, open_hdf5, read_text
 from dipmed.io.heap import Heap, read_references
-from dipmed.io.mrd_header import MrdHeader, parse_mrd_header
+from dipmed.io.mrd_header import SIMULATING_VENDOR, MrdHeader, parse_mrd_header
 from dipmed.io.trajectory_readouts import Spokes, build_noncartesian_scan
-from dipmed.scan import Complex64, FormatError, KSpaceScan
+from dipmed.scan import SIMULATED, SIMULATED_NOTE, Complex64, FormatError, KSpaceScan
 
 if TYPE_CHECKING:
     import h5py
@@ -183,10 +183,11 @@ def _raw_scan(table: _Table, header: MrdHeader, notes: tuple[str, ...], path: Pa
     if not imaging.any():
         raise FormatError(f"{path}: none of the {len(heads)} readouts belongs to an image")
     readouts = _readouts(heads)
+    is_simulated = header.vendor == SIMULATING_VENDOR
     covariance, assumed = _noise(table, readouts, noise, imaging, header)
     return RawScan(
         path=str(path),
-        source="ismrmrd",
+        source=SIMULATED if is_simulated else "ismrmrd",
         stored_bytes=path.stat().st_size,
         imaging=readouts[imaging],
         calibration=readouts[calibration & ~elsewhere],
@@ -198,7 +199,11 @@ def _raw_scan(table: _Table, header: MrdHeader, notes: tuple[str, ...], path: Pa
         noise_covariance=covariance,
         protocol=_protocol(header),
         assumptions=(*_trajectory_assumptions(header), *assumed),
-        notes=(*notes, *_left_out(table, skipped, elsewhere & ~noise & ~skipped)),
+        notes=(
+            *((SIMULATED_NOTE,) if is_simulated else ()),
+            *notes,
+            *_left_out(table, skipped, elsewhere & ~noise & ~skipped),
+        ),
     )
 
 

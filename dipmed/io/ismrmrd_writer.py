@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from dipmed.io.acquisitions import FRAME_COUNTERS
 from dipmed.io.files import atomic_write
+from dipmed.io.mrd_header import SIMULATING_VENDOR
 from dipmed.patient import lps_to_ras, mrd_from_affine, plane_affine
-from dipmed.scan import Complex64, KSpaceScan, OutputError
+from dipmed.scan import SIMULATED, Complex64, KSpaceScan, OutputError
 
 _GROUP = "dataset"
 _PROTON_HZ_PER_T = 42.577478518e6  # gyromagnetic ratio of the proton over 2 pi (CODATA 2018)
@@ -186,7 +187,9 @@ def _header(scan: KSpaceScan) -> bytes:
     field = scan.sequence.field_strength_t
     header = xsd.ismrmrdHeader(
         acquisitionSystemInformation=xsd.acquisitionSystemInformationType(
-            systemFieldStrength_T=field, receiverChannels=scan.n_coils
+            systemVendor=SIMULATING_VENDOR if scan.source == SIMULATED else None,
+            systemFieldStrength_T=field,
+            receiverChannels=scan.n_coils,
         ),
         # the schema demands a frequency; 0 stands for unknown
         experimentalConditions=xsd.experimentalConditionsType(

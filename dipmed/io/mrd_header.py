@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 
 from dipmed.scan import FormatError, SequenceFigures
 
+SIMULATING_VENDOR = "dipmed, simulated"
+"""What stands for the maker of the scanner where there was none."""
+
 _LARGEST_MATRIX = 2**16  # counters of readouts and samples have 16 bits
 _NUMBER = TypeVar("_NUMBER", int, float)
 

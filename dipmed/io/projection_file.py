@@ -1,4 +1,4 @@
-"""dipmed's own file of projections: HDF5 with line integrals, counts, and the geometry as JSON."""
+"""dipmed's own file of projections: HDF5 with line integrals, counts, the geometry as JSON, and if it was simulated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dipmed.io.files import atomic_write
 from dipmed.io.geometry import Description, parse, to_json
 from dipmed.io.hdf5 import find_dataset, open_hdf5, read_array, read_text
 from dipmed.io.projection_scan import projection_scan
-from dipmed.scan import FormatError, ProjectionScan
+from dipmed.scan import SIMULATED, SIMULATED_NOTE, FormatError, ProjectionScan
 
 if TYPE_CHECKING:
     import h5py
@@ -21,7 +21,7 @@ FORMAT = f"{_FAMILY} 1"
 
 
 def save_projections(scan: ProjectionScan, path: str | Path, *, force: bool = False) -> None:
-    """Write a scan of projections as HDF5: ``projections``, ``counts`` where they are known, ``description``.
+    """Write a scan as HDF5: ``projections``, ``description``, ``counts`` where known, ``origin`` if simulated.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ def save_projections(scan: ProjectionScan, path: str | Path, *, force: bool = Fa
     with atomic_write(path, force=force) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("format", data=np.bytes_(FORMAT))
         file.create_dataset("description", data=np.bytes_(text.encode("ascii")))
+        if scan.source == SIMULATED:
+            file.create_dataset("origin", data=np.bytes_(SIMULATED))
         # no compression: line integrals of a real detector hardly pack
         file.create_dataset("projections", data=scan.projections)
         if scan.counts is not None:
@@ -74,6 +76,7 @@ def read(path: Path) -> ProjectionScan:
     with open_hdf5(path) as file:
         name, text = find_dataset(file, "format"), find_dataset(file, "description")
         projections, counts = find_dataset(file, "projections"), find_dataset(file, "counts")
+        origin = find_dataset(file, "origin")
         if name is None or text is None or projections is None:
             raise FormatError(f"{path} should hold 'format', 'description' and 'projections'")
         if read_text(name) != FORMAT:
@@ -81,8 +84,14 @@ def read(path: Path) -> ProjectionScan:
         description = parse(read_text(text), f"{path}: description")
         values = read_array(projections)
         photons = None if counts is None else read_array(counts)
+        is_simulated = origin is not None and read_text(origin) == SIMULATED
     if description.image is None or description.affine is None:
         raise FormatError(f"{path}: the description should have 'image' and 'affine'")
     return projection_scan(
-        values, description, source="dipmed-projections", what=f"{path}: projections", counts=photons
+        values,
+        description,
+        source=SIMULATED if is_simulated else "dipmed-projections",
+        what=f"{path}: projections",
+        counts=photons,
+        notes=(SIMULATED_NOTE,) if is_simulated else (),
     )

@@ -24,7 +24,8 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEAD = 16384  # as far as the first measurement of a Twix file
 
 _IMAGES = (
-    "images, which are no raw data; simulate a scan of them with `dipmed simulate`, or export the scanner's raw data"
+    "images, which are no raw data; simulate a scan of them with `dipmed simulate`, restore them with "
+    "`dipmed restore`, or export the scanner's raw data"
 )
 
 # raw data cannot be had from these; the sentence says what to do instead

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipmed.scan import DipmedError, ImageVolume, ProjectionScan
+from dipmed.scan import SIMULATED, DipmedError, ImageVolume, ProjectionScan
 from dipmed.simulate.scanner import GEOMETRIES, SimulatedBeam, describe, make_beam, make_cone
 from dipmed.simulate.volume import check_memory, check_reduction, from_slice, generator_for, voxel_sizes
 from operators import (
@@ -113,7 +113,7 @@ def simulate_projections(
         beam=beam,
         grid=grid,
         affine=affine,
-        source="simulated",
+        source=SIMULATED,
         counts=None if counts is None else counts[:, 0].numpy(),
         water_per_mm=settings.water_per_mm,
         assumptions=(

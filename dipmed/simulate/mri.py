@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dipmed.patient import mrd_from_affine, plane_affine
 from dipmed.phantom import coil_profiles
-from dipmed.scan import DipmedError, ImageVolume, KSpaceScan
+from dipmed.scan import SIMULATED, DipmedError, ImageVolume, KSpaceScan
 from dipmed.simulate.volume import check_memory, check_reduction, from_slice, generator_for, voxel_sizes
 from operators import add_noise, centred_fft, centred_ifft, make_mask, parse_undersampling
 
@@ -99,7 +99,7 @@ def simulate_kspace(
         mask=np.broadcast_to(mask.numpy(), (1, len(slices), *matrix)).copy(),
         affine=affine,
         image_shape=matrix,
-        source="simulated",
+        source=SIMULATED,
         assumptions=_assumptions(settings, peak),
         notes=(f"Simulated from an image volume on pixels {settings.reduce} times finer.",),
     )

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from dipmed.io import load, load_image
+from dipmed.io import load, load_image, save_ismrmrd
+from dipmed.io.projection_file import save_projections
+from dipmed.scan import SIMULATED_NOTE
 
 AFFINE = np.array([[-1.0, 0, 0, 25], [0, 1.2, 0, -40], [0, 0, 3, 7], [0, 0, 0, 1.0]])
 SHAPE = (56, 48, 3)
@@ -33,7 +35,8 @@ def test_what_is_simulated_is_reconstructed_in_its_place(run_cli, ellipse, tmp_p
     assert done.code == 0, done.err
     assert "0.02 / mm" in done.err
     assert json.loads(record.read_text())["settings"]["photons"] == 1e6
-    assert run_cli("recon", scan, "-o", image, "--method", "fbp").code == 0
+    done = run_cli("recon", scan, "-o", image, "--method", "fbp", "--json", "-")
+    assert SIMULATED_NOTE in json.loads(done.out)["notes"]
     found, truth = load_image(image), load_image(tmp_path / "scan.reference.nii.gz")
     np.testing.assert_allclose(found.affine, truth.affine, atol=1e-5)
     for number in range(SHAPE[2]):
@@ -79,7 +82,7 @@ def test_the_truth_is_not_in_the_scan(run_cli, ellipse, tmp_path):
     scan = tmp_path / "scan.h5"
     assert run_cli("simulate", ellipse, "-o", scan, "--modality", "ct", "--views", 7, "--photons", 1e5).code == 0
     with h5py.File(scan) as file:
-        assert set(file) == {"format", "description", "projections", "counts"}
+        assert set(file) == {"format", "description", "projections", "counts", "origin"}
         assert file["projections"].shape[:2] == file["counts"].shape[:2] == (3, 7)
         description = json.loads(file["description"][()])
         assert set(description) <= {"beam", "image", "affine", "values", "dark", "water_per_mm", "centre_known"}
@@ -96,6 +99,10 @@ def test_the_same_seed_gives_the_same_file(run_cli, ellipse, tmp_path, options):
     names = [(tmp_path / name, seed) for name, seed in (("a.h5", 3), ("b.h5", 3), ("c.h5", 4))]
     for path, seed in names:
         assert run_cli("simulate", volume, "-o", path, "--modality", *options, "--seed", seed).code == 0
+    scan = load(names[0][0])
+    assert scan.notes == (SIMULATED_NOTE,)
+    (save_ismrmrd if options[0] == "mri" else save_projections)(scan, tmp_path / "again.h5")
+    assert load(tmp_path / "again.h5").notes == scan.notes
     first, again, other = (path.read_bytes() for path, _ in names)
     assert first == again
     assert first != other
