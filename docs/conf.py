@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 import dipmed
 
@@ -28,7 +31,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
@@ -46,6 +49,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "show_signature": False,
     "min_reported_time": 0,
+    "thumbnail_size": (400, 124),  # most pictures are a row of images
     "matplotlib_animations": False,
 }
 
@@ -61,3 +65,14 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5c78", "color-brand-content": "#0b5c78"},
     "dark_css_variables": {"color-brand-primary": "#6fc3de", "color-brand-content": "#6fc3de"},
 }
+
+
+def readable_signature(*details: Any) -> tuple[str, str | None] | None:
+    """Write a default that is made anew for each object as ``...``; Sphinx cannot read what Python shows."""
+    signature, returned = details[-2:]
+    return (signature.replace("<factory>", "..."), returned) if signature else None
+
+
+def setup(app: Sphinx) -> None:
+    """Have signatures passed through `readable_signature`."""
+    app.connect("autodoc-process-signature", readable_signature)

@@ -20,7 +20,8 @@ class CommandHelp(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"})
+        plain = {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+        done = CliRunner().invoke(app, [name, "--help"], env=plain, prog_name="dipmed")
         if done.exit_code != 0 or name not in get_command(app).commands:
             raise self.error(f"`dipmed {name} --help` fails: no such command?")
         block = nodes.literal_block(done.output.strip("\n"), done.output.strip("\n"))

@@ -30,7 +30,7 @@ y = torch.from_numpy(scan.kspace[0, 0]) * mask  # (coil, x, y)
 # Three methods. The network is smaller than the default's and the fit shorter, so that this page builds in
 # seconds; ``DeepImagePrior()`` alone is the real thing.
 
-short = FitConfig(network=NetworkConfig(channels=(32, 32, 32)), iterations=120)
+short = FitConfig(network=NetworkConfig(channels=(32, 32, 32)), iterations=100)
 methods = {"zero-filled": ZeroFilled(), "l1-wavelet": L1Wavelet(), "dip": DeepImagePrior(short)}
 results = {name: method(y, A) for name, method in methods.items()}
 

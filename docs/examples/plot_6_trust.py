@@ -28,7 +28,7 @@ data = add_noise(A(image), 0.01, torch.Generator().manual_seed(0)) * A.mask
 # %%
 # The fit, with a map of the standard deviation of its outputs.
 
-short = FitConfig(network=NetworkConfig(channels=(32, 32, 32)), iterations=100)
+short = FitConfig(network=NetworkConfig(channels=(32, 32, 32)), iterations=80)
 result = DeepImagePrior(short, uncertainty=Uncertainty("jitter"))(data, A)
 misfit = (A(result.image) - data).norm() / data.norm()
 print(f"the image explains the data to {100 * misfit:.1f} %")
