@@ -1,9 +1,10 @@
-"""Most memory that fits of volumes take, predicted before the start and measured.
+"""Most memory that fits of volumes take, and slices on several workers, predicted before the start and measured.
 
-Run as ``python scripts/benchmark_memory.py [--cases mri,stack,cone] [--json FILE]`` on Linux. Each row is a process of
-its own that fits a simulated volume for a few iterations, with and without checkpointing, in float32 and, where the
-processor has instructions for it, in bfloat16. What is counted is by how much the process grows from where the scan
-lies in memory to its peak; maps and the steps of the fit are among it.
+Run as ``python scripts/benchmark_memory.py [--cases mri,stack,cone,workers] [--json FILE]`` on Linux. Each row is a
+process of its own that fits a simulated volume for a few iterations, with and without checkpointing, in float32 and,
+where the processor has instructions for it, in bfloat16. What is counted is by how much the process grows from where
+the scan lies in memory to its peak; maps and the steps of the fit are among it. Of workers it is the growth of all
+processes together, pages that they share counted once, from where they lie ready.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dipmed.cluster import local_cluster
 from dipmed.dip.precision import fast_cpu_instructions
 from dipmed.mode import memory_needed
 from dipmed.prepare import ReconSettings
@@ -37,29 +41,81 @@ CASES = {
     "cone": [(64, 64, 64), (96, 96, 64)],
 }
 
+N_WORKERS = (1, 2)
+SLICE = (256, 256)
+SLICES_EACH = 2
+_LOOK_S = 0.05
+
 
 def main() -> None:
     """Print a row for each case, and write them where ``--json`` says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join((*CASES, "workers")))
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--one", help="measure one case in this process, as JSON")
     settings = parser.parse_args()
     if settings.one:
-        print(json.dumps(measure(**json.loads(settings.one))))
+        case = json.loads(settings.one)
+        print(json.dumps(measure_workers(**case) if "n_workers" in case else measure(**case)))
         return
     rows = []
-    for kind in settings.cases.split(","):
-        for shape in CASES[kind]:
-            for precision in ("off", "on") if fast_cpu_instructions() else ("off",):
-                for checkpointing in (False, True):
-                    case = {"kind": kind, "shape": shape, "precision": precision, "checkpointing": checkpointing}
-                    command = [sys.executable, __file__, "--one", json.dumps(case)]
-                    done = subprocess.run(command, capture_output=True, text=True, check=True)
-                    rows.append({**case, **json.loads(done.stdout)})
-                    print(line(rows[-1]), flush=True)
+    for case in [case for kind in settings.cases.split(",") for case in cases_of(kind)]:
+        command = [sys.executable, __file__, "--one", json.dumps(case)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append({**case, **json.loads(done.stdout)})
+        print(line(rows[-1]), flush=True)
     if settings.json:
         settings.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def cases_of(kind: str) -> list[dict[str, Any]]:
+    """What is measured of one kind, each for a process of its own."""
+    if kind == "workers":
+        return [{"n_workers": n} for n in N_WORKERS]
+    precisions = ("off", "on") if fast_cpu_instructions() else ("off",)
+    return [
+        {"kind": kind, "shape": shape, "precision": precision, "checkpointing": checkpointing}
+        for shape in CASES[kind]
+        for precision in precisions
+        for checkpointing in (False, True)
+    ]
+
+
+def measure_workers(n_workers: int) -> dict[str, Any]:
+    """Fit slices on workers, and compare the growth of all processes with the estimate for one slice on each."""
+    settings = ReconSettings(changes={"iterations": ITERATIONS, "inputs": ("zero-filled", "zero-filled")}, device="cpu")
+    first, scan = (repeated(make_scan("mri", shape), n_workers * SLICES_EACH) for shape in ((32, 32), SLICE))
+    with local_cluster(n_workers) as cluster:
+        reconstruct(first, settings, cluster=cluster)  # so that all is loaded
+        processes = [os.getpid(), *cluster.processes()]
+        before, peak = shared_by(processes), [0]
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_LOOK_S):
+                peak[0] = max(peak[0], shared_by(processes))
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        reconstruct(scan, settings, cluster=cluster)
+        over.set()
+        watcher.join()
+    predicted = n_workers * memory_needed(repeated(scan, 1), replace(settings, mode="slice"))
+    return {"predicted": predicted, "measured": peak[0] - before, "at_rest": before}
+
+
+def repeated(scan: KSpaceScan, n_slices: int) -> KSpaceScan:
+    """The first slice of a scan, so many times."""
+    return scan.replace(
+        kspace=np.repeat(scan.kspace[:, :1], n_slices, axis=1), mask=np.repeat(scan.mask[:, :1], n_slices, axis=1)
+    )
+
+
+def shared_by(processes: list[int]) -> int:
+    """Bytes that processes hold together; of pages that several hold, each has its share."""
+    texts = [Path(f"/proc/{number}/smaps_rollup").read_text() for number in processes]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("Pss:")]
+    return sum(int(line.split()[1]) * 2**10 for line in lines)
 
 
 def measure(kind: str, shape: list[int], precision: str, checkpointing: bool) -> dict[str, Any]:
@@ -87,7 +143,7 @@ def make_scan(kind: str, shape: tuple[int, ...]) -> Scan:
     """A ball, measured one way; what it looks like does not matter to memory."""
     places = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     ball = np.array(sum(place**2 for place in places) < 0.7, dtype=np.float32)
-    if kind == "mri":
+    if kind == "mri":  # of two axes a slice
         spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(ball), norm="ortho")).astype(np.complex64)
         kspace = np.stack([spectrum * np.complex64(1 + 0.1 * coil) for coil in range(N_COILS)])[None, None]
         mask = np.ones((1, 1, *shape), dtype=bool)
@@ -111,7 +167,10 @@ def held(name: str) -> int:
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row of the table."""
+    """A row of the tables."""
+    if "n_workers" in row:
+        figures = (row["predicted"], row["measured"], row["at_rest"])
+        return f"| {row['n_workers']} | " + " | ".join(f"{figure / 2**20:.0f}" for figure in figures) + " |"
     sizes = " x ".join(map(str, row["shape"]))
     precision = "bfloat16" if row["precision"] == "on" else "float32"
     ratio = row["predicted"] / row["measured"]
