@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ project = "dipmed"
 author = "the dipmed authors"
 project_copyright = "the dipmed authors, Apache-2.0"
 version = release = dipmed.__version__
+
+ARRAY = re.compile(r"~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[(.*?)\]\]")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery", "command_help"]
 exclude_patterns = ["examples", "_build"]
@@ -37,6 +40,7 @@ python_maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # types are in the signature
 add_module_names = False
 
 sphinx_gallery_conf = {
@@ -68,8 +72,8 @@ html_theme_options = {
 
 
 def readable_signature(*details: Any) -> tuple[str, str | None] | None:
-    """Write a default that is made anew for each object as ``...``; Sphinx cannot read what Python shows."""
-    signature, returned = details[-2:]
+    """Write a default that is made anew for each object as ``...``, which Sphinx can read; arrays as ``NDArray``."""
+    signature, returned = (text and ARRAY.sub(r"~numpy.typing.NDArray[\1]", text) for text in details[-2:])
     return (signature.replace("<factory>", "..."), returned) if signature else None
 
 

@@ -117,6 +117,12 @@ def test_links_between_pages_lead_somewhere():
     assert not broken
 
 
+def test_every_page_is_in_the_contents_of_the_site():
+    listed = set((ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines())
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages <= listed, f"name them in a list of docs/index.md: {pages - listed}"
+
+
 def test_tested_set_covers_what_the_project_needs():
     pinned = set(
         re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8").lower(), re.MULTILINE)
