@@ -83,7 +83,7 @@ def restore(
     from dipmed.dip import find_rule
     from dipmed.display import FitProgress
     from dipmed.image_pieces import Task
-    from dipmed.io.image_store import open_store, store_path
+    from dipmed.io.image_store import check_unfinished, open_store, store_path
     from dipmed.io.images import save_image
     from dipmed.io.source_volume import read_holes, read_source_volume
     from dipmed.outputs import check_outputs, find_source, restored_details
@@ -110,6 +110,7 @@ def restore(
     # everything that can be refused is refused before the work starts
     find_rule(settings.config().stop)
     resolve_device(device)
+    check_unfinished(out[0], resume=resume, force=force)
     replaces = force or (resume and store_path(out[0]).exists())
     check_outputs(out, with_std=False, force=replaces)
     check_json(json_file, force=replaces)

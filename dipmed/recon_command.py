@@ -87,6 +87,7 @@ class ReconRequest:
         DipmedError
             Saying what is wrong.
         """
+        from dipmed.io.image_store import check_unfinished
         from dipmed.outputs import check_outputs, find_study
         from dipmed.prepare import check_weights
         from dipmed.report import check_page
@@ -95,6 +96,8 @@ class ReconRequest:
         self.settings.check_warm_start()
         check_weights(self.settings, [self.settings.method])
         self.where()
+        # before an output that is there, too, is said to be in the way
+        check_unfinished(self.out[0], resume=self.resume, force=self.force)
         check_outputs(self.out, with_std=self.settings.uncertainty is not None, force=self.replaces)
         check_json(self.json_file, force=self.replaces)
         check_page(self.report, identify=self.identify, force=self.replaces)

@@ -181,6 +181,23 @@ class ImageStore:
         return self.folder / f"frame-{place[0]:04d}-slice-{place[1]:04d}.npz"
 
 
+def check_unfinished(output: Path, *, resume: bool, force: bool) -> None:
+    """Refuse to begin where that would discard finished images, unless that or to go on is asked for.
+
+    Raises
+    ------
+    OutputError
+        When neither is.
+    """
+    folder = store_path(output)
+    n_done = len(ImageStore(folder, resume=resume).places()) if folder.is_dir() else 0
+    if n_done and not (resume or force):
+        raise OutputError(
+            f"{folder} holds the work of a run that did not end (images done: {n_done}); go on from there with "
+            "--resume, or discard it with --force"
+        )
+
+
 @contextmanager
 def open_store(output: Path, *, resume: bool = False, force: bool = False) -> Iterator[ImageStore]:
     """Give the store of an output to one run alone; without a finished image it is gone afterwards, unless it is kept.
@@ -208,13 +225,8 @@ def open_store(output: Path, *, resume: bool = False, force: bool = False) -> It
     try:
         if not _take(lock, folder / _LOCK):
             raise OutputError(f"another run is at work on {output}; wait for its end, or choose another name")
+        check_unfinished(output, resume=resume, force=force)
         store = ImageStore(folder, resume=resume, force=force)
-        n_done = len(store.places())
-        if n_done and not (resume or force):
-            raise OutputError(
-                f"{folder} holds the work of a run that did not end (images done: {n_done}); go on from there with "
-                "--resume, or discard it with --force"
-            )
         try:
             yield store
         finally:
@@ -264,4 +276,4 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-__all__ = ["FORMAT", "ImageStore", "Place", "manifest_changes", "open_store", "store_path"]
+__all__ = ["FORMAT", "ImageStore", "Place", "check_unfinished", "manifest_changes", "open_store", "store_path"]
