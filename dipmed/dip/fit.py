@@ -45,6 +45,16 @@ class Progress:
     seconds_left: float
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What a prediction costs: the value, the gradient of the data term, and what to differentiate for that of all."""
+
+    prediction: Tensor
+    value: Tensor
+    gradient: Tensor
+    surrogate: Tensor
+
+
 class Fit:
     """A fit in progress.
 
@@ -136,6 +146,7 @@ class Fit:
     @property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """The loss and each rule's criterion, ``(iteration, value)``."""
+        self.panel.settle()
         return {"loss": self.losses, **self.panel.curves}
 
     @property
@@ -173,9 +184,25 @@ class Fit:
         """Move the output by a step of length one against ``gradient``, that of the squared data term there."""
         return self.output - gradient * (self.problem.energy / 2)
 
+    def move_by(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Take other optimizers, before the first step."""
+        self.optimizers = optimizers
+        remember_rates(optimizers)
+        self.snapshots.clear()
+        self._remember(math.inf)
+
     def step(self) -> StopReason | None:
         """Do one iteration and say why the fit should end, if it should."""
-        loss = self._advance()
+        return self.look(self._advance())
+
+    def look(self, loss: Tensor) -> StopReason | None:
+        """Judge what an iteration has led to, and say why the fit should end, if it should.
+
+        Raises
+        ------
+        DivergedError
+            When the loss explodes or becomes NaN a second time.
+        """
         if self.iteration % CHECK_INTERVAL == 0 or self.iteration == 1:
             value = float(loss)
             if has_diverged(value, self.snapshots[-1].loss):
@@ -186,21 +213,28 @@ class Fit:
         return self._judge()
 
     def _advance(self) -> Tensor:
-        self._set_rate()
-        loss = self._update_weights()
-        self.iteration += 1
+        self.decay_rates()
+        loss = self.loss_of(self.method.predict(self, self.method.network_input(self)))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.surrogate.backward()  # type: ignore[no-untyped-call]
+        self.method.before_step(self)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.accept(loss)
         if self.twin is not None:
             self.twin._advance()
-        return loss
+        return loss.value
 
-    def _set_rate(self) -> None:
+    def decay_rates(self) -> None:
+        """Set the learning rates of the next step."""
         decays = self.config.schedule == "cosine" and not self.rule.needs_constant_rate
         decay = cosine_decay(self.progress, self.config.final_rate) if decays else 1.0
         set_rate(self.optimizers, self.rate_factor * decay)
 
-    def _update_weights(self) -> Tensor:
+    def loss_of(self, prediction: Tensor) -> Loss:
+        """Compare a prediction with the data, and add the penalties."""
         method = self.method
-        prediction = method.predict(self, method.network_input(self))
         with torch.no_grad():
             value, gradient = method.data_term(self, prediction)
         weight = self._loss_weight(value)
@@ -211,17 +245,15 @@ class Fit:
             if penalty is not None:
                 surrogate = surrogate + penalty
                 value = value + penalty.detach()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        surrogate.backward()  # type: ignore[no-untyped-call]
-        method.before_step(self)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        with torch.no_grad():
-            self.output = method.image(self, prediction.detach())
-            self._update_average()
-            method.after_step(self, gradient)
-        return value
+        return Loss(prediction, value, gradient, surrogate)
+
+    @torch.no_grad()
+    def accept(self, loss: Loss) -> None:
+        """Take the image that a step was made from, after the step."""
+        self.output = self.method.image(self, loss.prediction.detach())
+        self._update_average()
+        self.method.after_step(self, loss.gradient)
+        self.iteration += 1
 
     def _loss_weight(self, value: Tensor) -> Tensor | float:
         """Derivative of the loss by the squared misfit."""

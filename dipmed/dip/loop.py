@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,56 @@ from operators import LinearOperator
 ProgressCallback = Callable[[Progress], None]
 Observer = Callable[[int, Tensor], None]
 """Takes the iteration and the image as it would be returned then; the fit never learns what it does with them."""
+
+
+@dataclass
+class Leg:
+    """One fit of the one or two that lead to an image, whoever does its steps.
+
+    Attributes
+    ----------
+    after
+        Iterations of the fit before, from which this one's are counted on.
+    seconds_elsewhere
+        Of the time since it began, those in which steps of other images were done.
+    """
+
+    fit: Fit
+    after: int
+    progress: ProgressCallback | None
+    observer: Observer | None
+    observer_interval: int
+    seconds_elsewhere: float = 0.0
+
+    def run(self) -> StopReason:
+        """Do steps until there is a reason to end."""
+        try:
+            while True:
+                reason = self.tell(self.fit.step())
+                if reason is not None:
+                    return reason
+        except KeyboardInterrupt:
+            return self.interrupt()
+
+    def tell(self, reason: StopReason | None) -> StopReason | None:
+        """Tell those who watch of a step that was done; return the reason to end, if it is one."""
+        fit = self.fit
+        if self.observer is not None and fit.iteration % self.observer_interval == 0:
+            self.observer(self.after + fit.iteration, fit.finish(fit.candidate)[0])
+        if self.progress is not None and fit.losses and fit.iteration % CHECK_INTERVAL == 0:
+            self.progress(fit.report())
+        return None if reason is None else replace(reason, iteration=self.after + reason.iteration)
+
+    def interrupt(self) -> StopReason:
+        """End it early, with the best image so far; re-raise the interruption where there is none."""
+        if self.fit.iteration == 0 and not self.after:
+            raise KeyboardInterrupt
+        words = f"interrupted at iteration {self.after + self.fit.iteration}"
+        return StopReason("interrupted", self.fit.chosen_at, words)
+
+
+Course = Generator[Leg, StopReason, Reconstruction]
+"""Yields each fit of an image as it is to be done, takes the reason why it ended, and returns the image."""
 
 
 class DeepImagePrior:
@@ -111,7 +161,14 @@ class DeepImagePrior:
                 raise DipmedError(objection)
             if self.uncertainty.kind == "ensemble":
                 return ensemble(lambda number: self._member(number)(y, A), self.uncertainty.n_samples)
-        return self._fit(y, A)
+        course = self.course(y, A)
+        leg = next(course)
+        while True:
+            try:
+                leg = course.send(leg.run())
+            except StopIteration as end:
+                result: Reconstruction = end.value
+                return result
 
     def _member(self, number: int) -> DeepImagePrior:
         """One fit of an ensemble: the same with a seed of its own."""
@@ -121,7 +178,8 @@ class DeepImagePrior:
         member.observer = self.observer if number == 0 else None
         return member
 
-    def _fit(self, y: Tensor, A: LinearOperator) -> Reconstruction:
+    def course(self, y: Tensor, A: LinearOperator) -> Course:
+        """Make all but the steps of the fits, which whoever asks for them does, with gradients switched on."""
         start = time.perf_counter()
         config = self.config
         rules = make_rules(config.stop, config.watch, noise_is_measured=self.noise_variance is not None)
@@ -146,18 +204,21 @@ class DeepImagePrior:
         probe = perturb(problem, noise) if any(rule.needs_twin for rule in rules) else None
         beginning = generator.get_state()
         fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe, self.start)
-        stop = self._run(fit)
+        leg = self._leg(fit)
+        stop = yield leg
+        elsewhere = leg.seconds_elsewhere
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
         if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
             generator.set_state(beginning)
-            again = self._refit(problem, fit.chosen_at, generator)
-            end = self._run(again, after=iterations)
-            curves["refit-loss"] = again.losses
-            iterations += again.iteration
+            again = self._leg(self._refit(problem, fit.chosen_at, generator), after=iterations)
+            end = yield again
+            elsewhere += again.seconds_elsewhere
+            curves["refit-loss"] = again.fit.losses
+            iterations += again.fit.iteration
             if end.rule == "interrupted":  # the first fit has an image, a part of the second has not yet
                 stop = replace(end, iteration=stop.iteration)
             else:
-                fit, stop = again, replace(end, rule=stop.rule, reason=f"{stop.reason}; {end.reason}")
+                fit, stop = again.fit, replace(end, rule=stop.rule, reason=f"{stop.reason}; {end.reason}")
         image = fit.finish(fit.chosen)
         assumption = None if problem.noise is None else problem.noise.assumption
         return Reconstruction(
@@ -165,7 +226,7 @@ class DeepImagePrior:
             method=self.method.name,
             stop=stop,
             iterations=iterations,
-            seconds=time.perf_counter() - start,
+            seconds=time.perf_counter() - start - elsewhere,
             curves=curves,
             choices=choices,
             scale=problem.scale,
@@ -183,21 +244,8 @@ class DeepImagePrior:
         panel = Panel((Until(min(config.iterations, max(1, round(more * chosen_at)))),), whole)
         return Fit(whole, config, self.method, panel, generator, time.perf_counter(), weights=self.start)
 
-    def _run(self, fit: Fit, after: int = 0) -> StopReason:
-        """Do steps until there is a reason to end; iterations are counted on from those of a fit before."""
-        try:
-            while True:
-                reason = fit.step()
-                if self.observer is not None and fit.iteration % self.observer_interval == 0:
-                    self.observer(after + fit.iteration, fit.finish(fit.candidate)[0])
-                if self.progress is not None and fit.losses and fit.iteration % CHECK_INTERVAL == 0:
-                    self.progress(fit.report())
-                if reason is not None:
-                    return replace(reason, iteration=after + reason.iteration)
-        except KeyboardInterrupt:
-            if fit.iteration == 0 and not after:
-                raise
-            return StopReason("interrupted", fit.chosen_at, f"interrupted at iteration {after + fit.iteration}")
+    def _leg(self, fit: Fit, after: int = 0) -> Leg:
+        return Leg(fit, after, self.progress, self.observer, self.observer_interval)
 
 
 def _n_measured(problem: Problem) -> int:

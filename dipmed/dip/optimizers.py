@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from dipmed.config import FitConfig
 
+MUON_MOMENTUM = 0.95
+ADAM_BETAS = (0.9, 0.99)
+ADAM_EPS = 1e-8
+
 _MIN_ROWS = 8  # kernels with fewer outputs, such as the last layer, have too few rows to orthogonalise
 
 
@@ -60,7 +64,7 @@ class ConvolutionMuon(torch.optim.Optimizer):
         Decay of the gradient average.
     """
 
-    def __init__(self, kernels: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+    def __init__(self, kernels: Iterable[Tensor], lr: float, momentum: float = MUON_MOMENTUM) -> None:
         super().__init__(list(kernels), {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -78,10 +82,20 @@ class ConvolutionMuon(torch.optim.Optimizer):
                 direction = kernel.grad.add(average, alpha=group["momentum"]).flatten(1)
                 by_shape[direction.shape].append((kernel, direction))
             for (rows, columns), members in by_shape.items():
-                rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+                rate = group["lr"] * rate_for(rows, columns)
                 updates = orthogonalise(torch.stack([direction for _, direction in members]))
                 for (kernel, _), update in zip(members, updates, strict=True):
                     kernel.sub_(update.view_as(kernel), alpha=rate)
+
+
+def rate_for(rows: int, columns: int) -> float:
+    """Factor on the rate of an orthogonalised update of this shape."""
+    return math.sqrt(max(1.0, rows / columns))
+
+
+def is_orthogonalised(parameter: Tensor, config: FitConfig) -> bool:
+    """Whether the updates of a parameter are orthogonalised, and not Adam's."""
+    return config.optimizer == "muon" and parameter.ndim >= 4 and parameter.shape[0] >= _MIN_ROWS
 
 
 def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
@@ -89,10 +103,9 @@ def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.O
     kernels: list[Tensor] = []
     others: list[Tensor] = []
     for parameter in network.parameters():
-        is_kernel = config.optimizer == "muon" and parameter.ndim >= 4 and parameter.shape[0] >= _MIN_ROWS
-        (kernels if is_kernel else others).append(parameter)
+        (kernels if is_orthogonalised(parameter, config) else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(others, lr=config.adam_rate, betas=(0.9, 0.99), fused=True)
+        torch.optim.Adam(others, lr=config.adam_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
     ]
     if kernels:
         optimizers.append(ConvolutionMuon(kernels, lr=config.rate))

@@ -43,15 +43,20 @@ class _Conv3d(_ThinConvolution, nn.Conv3d): ...
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: _Conv2d, 3: _Conv3d}
 
 
-def convolution(ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, *, bias: bool = True) -> nn.Module:
-    """Make a convolution with an odd kernel and zeros around, which keeps the size or divides it, rounding up."""
-    return _CONVOLUTIONS[ndim](n_in, n_out, size, stride, size // 2, bias=bias)
+def convolution(
+    ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, *, bias: bool = True, copies: int = 1
+) -> nn.Module:
+    """Make a convolution with an odd kernel and zeros around, which keeps the size or divides it, rounding up.
+
+    Several ``copies`` lie beside each other along channels, as groups that do not see each other.
+    """
+    return _CONVOLUTIONS[ndim](copies * n_in, copies * n_out, size, stride, size // 2, groups=copies, bias=bias)
 
 
-def group_norm(n_channels: int, most: int = 8) -> nn.GroupNorm:
-    """Normalise groups of channels: as many groups as divide the channels, ``most`` at most."""
+def group_norm(n_channels: int, most: int = 8, copies: int = 1) -> nn.GroupNorm:
+    """Normalise groups of channels: as many groups as divide the channels of a copy, ``most`` at most."""
     groups = max(count for count in range(1, most + 1) if n_channels % count == 0)
-    return GroupNorm(groups, n_channels)
+    return GroupNorm(copies * groups, copies * n_channels)
 
 
 def channel_norm(n_channels: int) -> nn.GroupNorm:

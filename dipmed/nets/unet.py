@@ -17,8 +17,12 @@ from dipmed.nets.upsample import Upsampling, upsample_beside
 class _Block(nn.Sequential):
     """Convolution, group normalisation, leaky rectifier."""
 
-    def __init__(self, ndim: int, n_in: int, n_out: int, size: int, stride: int = 1) -> None:
-        super().__init__(convolution(ndim, n_in, n_out, size, stride), group_norm(n_out), nn.LeakyReLU(SLOPE))
+    def __init__(self, ndim: int, n_in: int, n_out: int, size: int, stride: int = 1, *, copies: int = 1) -> None:
+        super().__init__(
+            convolution(ndim, n_in, n_out, size, stride, copies=copies),
+            group_norm(n_out, copies=copies),
+            nn.LeakyReLU(SLOPE),
+        )
 
 
 class UNet(nn.Module):
@@ -37,6 +41,8 @@ class UNet(nn.Module):
         2 or 3.
     upsample
         Way of up-sampling.
+    copies
+        Networks that run as one, each with its own weights and its own channels, behind each other along that axis.
 
     Attributes
     ----------
@@ -48,30 +54,45 @@ class UNet(nn.Module):
     checkpointing = False
 
     def __init__(
-        self, config: NetworkConfig, n_in: int, n_out: int, ndim: int, *, upsample: Upsampling = "linear"
+        self,
+        config: NetworkConfig,
+        n_in: int,
+        n_out: int,
+        ndim: int,
+        *,
+        upsample: Upsampling = "linear",
+        copies: int = 1,
     ) -> None:
         super().__init__()
         self.upsample: Upsampling = upsample
+        self.copies = copies
         channels = config.channels
         inputs = (n_in, *channels[:-1])
         self.skips = nn.ModuleList(
-            nn.Sequential(convolution(ndim, i, config.skip_channels, 1), nn.LeakyReLU(SLOPE)) for i in inputs
+            nn.Sequential(convolution(ndim, i, config.skip_channels, 1, copies=copies), nn.LeakyReLU(SLOPE))
+            for i in inputs
         )
         self.downs = nn.ModuleList(
-            nn.Sequential(_Block(ndim, i, c, 3, stride=2), _Block(ndim, c, c, 3))
+            nn.Sequential(_Block(ndim, i, c, 3, stride=2, copies=copies), _Block(ndim, c, c, 3, copies=copies))
             for i, c in zip(inputs, channels, strict=True)
         )
         below = (*channels[1:], channels[-1])
         # a 1x1 convolution and up-sampling commute, and the convolution is cheaper on the coarser grid
-        self.reductions = nn.ModuleList(convolution(ndim, b, config.up_channels, 1) for b in below)
+        self.reductions = nn.ModuleList(convolution(ndim, b, config.up_channels, 1, copies=copies) for b in below)
         self.ups = nn.ModuleList(
-            nn.Sequential(_Block(ndim, config.up_channels + config.skip_channels, c, 3), _Block(ndim, c, c, 1))
+            nn.Sequential(
+                _Block(ndim, config.up_channels + config.skip_channels, c, 3, copies=copies),
+                _Block(ndim, c, c, 1, copies=copies),
+            )
             for c in channels
         )
-        self.out = convolution(ndim, channels[0], n_out, 1)
+        self.out = convolution(ndim, channels[0], n_out, 1, copies=copies)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``, padded to what its strides divide."""
+        """Map ``(batch, n_in, x, y[, z])`` to ``(batch, n_out, x, y[, z])``, padded to what its strides divide.
+
+        With ``copies`` there are that many times the channels.
+        """
         shape = tuple(x.shape[2:])
         run = _run_again if self.checkpointing else _run
         x = pad_to_multiple(x, 2 ** len(self.downs), len(shape))
@@ -88,7 +109,7 @@ class UNet(nn.Module):
 
     def _join(self, reduction: nn.Module, block: nn.Module, coarse: Tensor, skip_features: Tensor) -> Tensor:
         """Bring features up by one scale, and pass them on with those of the skip connection."""
-        return block(upsample_beside(reduction(coarse), skip_features, self.upsample))
+        return block(upsample_beside(reduction(coarse), skip_features, self.upsample, self.copies))
 
 
 def _run(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

@@ -33,17 +33,27 @@ def upsample(x: Tensor, method: Upsampling) -> Tensor:
     return upsample_low_pass(x, as_low_pass(method))
 
 
-def upsample_beside(x: Tensor, others: Tensor, method: Upsampling) -> Tensor:
+def upsample_beside(x: Tensor, others: Tensor, method: Upsampling, copies: int = 1) -> Tensor:
     """Double all axes of ``(batch, channel, x, y[, z])`` and put ``others``, of that size, behind, along channels.
+
+    Of several ``copies`` of a network each has its own channels together.
 
     In bfloat16, on the CPU, everything stays in that precision and in the order of the convolutions around it: torch's
     autocast would turn the features to float32 and back, and its gradients of joined features are not in that order.
     """
+    if copies > 1:
+        return _join_copies(upsample(x, method), others, copies)
     if x.device.type != "cpu" or not x.dtype == others.dtype == torch.bfloat16:
         return torch.cat([upsample(x, method), others], 1)
     with torch.autocast("cpu", enabled=False):
         joined: Tensor = _Join.apply(upsample(x, method), others)  # type: ignore[no-untyped-call]
         return joined
+
+
+def _join_copies(first: Tensor, second: Tensor, copies: int) -> Tensor:
+    """Put the channels of each copy behind each other; they come last in memory, where those of the first do."""
+    parts = [torch.unflatten(part.movedim(1, -1), -1, (copies, -1)) for part in (first, second)]
+    return torch.cat(parts, -1).flatten(-2).movedim(-1, 1)
 
 
 class _Join(torch.autograd.Function):

@@ -147,7 +147,7 @@ def test_interruption_keeps_the_best_image_so_far(small_scan):
 
 def poison(monkeypatch, at, times):
     """Turn the weights into NaN at the ``at``-th update, for as many times as said."""
-    update = Fit._update_weights
+    update = Fit._advance
     calls = {"n": 0, "left": times}
 
     def poisoned(fit):
@@ -158,7 +158,7 @@ def poison(monkeypatch, at, times):
                 next(fit.network.parameters()).fill_(float("nan"))
         return update(fit)
 
-    monkeypatch.setattr(Fit, "_update_weights", poisoned)
+    monkeypatch.setattr(Fit, "_advance", poisoned)
 
 
 @pytest.mark.parametrize("at", [1, 11, 25])

@@ -91,6 +91,22 @@ class StoppingRule(ABC):
         """Look at an iterate; None while warming up."""
 
 
+class SteadyRule(StoppingRule):
+    """Looks at every iterate: its criterion stays on the device until somebody asks, so that no step waits for it."""
+
+    @abstractmethod
+    def measure(self, sight: Sight) -> Tensor | None:
+        """Return the criterion, a scalar; None while warming up."""
+
+    @abstractmethod
+    def judge(self, value: float, iteration: int) -> Verdict:
+        """Say what the criterion of an iteration is worth; iterations come in their order."""
+
+    def watch(self, sight: Sight) -> Verdict | None:
+        value = self.measure(sight)
+        return None if value is None else self.judge(float(value), sight.iteration)
+
+
 class Minimum:
     """Keeps what is near the smallest value so far, and stops when none has come for a while.
 

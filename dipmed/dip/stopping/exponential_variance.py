@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from dipmed.dip.stopping.base import Minimum, Sight, StoppingRule, Verdict
-from dipmed.dip.stopping.variance import sample_pixels
+from dipmed.dip.stopping.base import Minimum, Sight, SteadyRule, Verdict
+from dipmed.dip.stopping.variance import PixelSample
 
 
-class ExponentialVariance(StoppingRule):
+class ExponentialVariance(SteadyRule):
     """Keeps the output where an exponentially weighted variance of the outputs is smallest (ES-EMV).
 
     H. Wang et al., "Early stopping for deep image prior", TMLR 2023, arXiv:2112.06074, without its clipping of
@@ -31,18 +32,21 @@ class ExponentialVariance(StoppingRule):
         self.weight = weight
         self.warm_up = warm_up
         self._mean: Tensor | None = None
-        self._variance = 0.0
+        self._variance: Tensor | None = None
+        self._pixels = PixelSample()
         self._minimum = Minimum("the variance of the outputs", patience)
 
-    def watch(self, sight: Sight) -> Verdict | None:
-        pixels = sample_pixels(sight.problem, sight.output)
+    def measure(self, sight: Sight) -> Tensor | None:
+        pixels = self._pixels.of(sight.problem, sight.output)
         if self._mean is None:
             self._mean = pixels
             return None
         step = pixels - self._mean
         self._mean = self._mean + self.weight * step
-        squared = float(step.abs().square().mean())
-        self._variance = (1 - self.weight) * (self._variance + self.weight * squared)
-        if sight.iteration < self.warm_up:
-            return None
-        return self._minimum.judge(self._variance, sight.iteration)
+        squared = step.abs().square().mean().double()
+        before = torch.zeros_like(squared) if self._variance is None else self._variance
+        self._variance = (1 - self.weight) * (before + self.weight * squared)
+        return None if sight.iteration < self.warm_up else self._variance
+
+    def judge(self, value: float, iteration: int) -> Verdict:
+        return self._minimum.judge(value, iteration)
