@@ -66,6 +66,20 @@ SlabOption = Annotated[int | None, typer.Option(min=2, metavar="N", help="Most s
 MemoryOption = Annotated[
     float | None, typer.Option(min=0.0, metavar="GIB", help="Most memory to take; by default what is free.")
 ]
+InFlightOption = Annotated[
+    int | None,
+    typer.Option(
+        "--slices-in-flight",
+        min=1,
+        help="Slices to fit at a time as one program; by default one on the CPU, and what memory holds on a GPU.",
+    ),
+]
+CompileOption = Annotated[
+    str,
+    typer.Option(
+        "--compile", metavar="auto|on|off", help="Compile the fit by torch; `auto` does for several slices on a GPU."
+    ),
+]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Fit slices in so many processes at a time, which share the cores.")
 ]

@@ -11,10 +11,12 @@ from rich.markup import escape
 
 from dipmed.cli_common import (
     CoilsOption,
+    CompileOption,
     DeviceOption,
     FileArgument,
     ForceOption,
     GuideOption,
+    InFlightOption,
     IterationsOption,
     JoinOption,
     JsonOption,
@@ -128,6 +130,8 @@ def recon_request(
     identify: Annotated[
         bool, typer.Option("--identify", help="Let the report name the scan's file, and the patient of a DICOM study.")
     ] = False,
+    in_flight: InFlightOption = None,
+    compile_fit: CompileOption = "auto",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     resume: ResumeOption = False,
@@ -168,6 +172,8 @@ def recon_request(
             slab=slab,
             memory_gib=memory,
             device=device,
+            in_flight=in_flight,
+            compile=compile_fit,
         ),
         json_file=json_file,
         complex_image=complex_image,

@@ -21,13 +21,17 @@ from dipmed.scan import ImageVolume, Scan
 _APART = ("changes", "sets", "preset", "weights", "mask", "maps", "reference_image", "device", "memory_gib")
 """Settings that are told of by what they come to: the settings of the fit, and the contents of files."""
 
+_IN_LAST_BITS = ("in_flight", "compile")
+"""Settings that change images by rounding alone."""
+
 
 def make_manifest(
     scan: Scan, settings: ReconSettings, device: torch.device, maps: Sequence[Sequence[CoilMaps]] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Describe all that decides the images, without a name or a path.
 
-    The number of threads is left out: it may change with the machine, and the images with it in their last bits.
+    The number of threads is left out, and that of slices in flight: they may change with the machine, and the images
+    with them in their last bits.
 
     Parameters
     ----------
@@ -36,7 +40,8 @@ def make_manifest(
     maps
         Sensitivity maps of k-space, where some are given and no file is named.
     """
-    chosen = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in _APART}
+    left_out = (*_APART, *_IN_LAST_BITS)
+    chosen = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in left_out}
     chosen["uncertainty"] = None if settings.uncertainty is None else asdict(settings.uncertainty)
     files = {"the mask": settings.mask, "the reference image": settings.reference_image}
     if settings.maps not in MAP_METHODS:

@@ -112,7 +112,7 @@ def check_fits(scan: Scan, settings: ReconSettings, device: torch.device = _CPU)
     coils = f"{scan.n_coils} coils of " if isinstance(scan, KSpaceScan) else ""
     sizes = " x ".join(map(str, scan.matrix_shape)) if isinstance(scan, KSpaceScan) else _sizes(scan, settings)
     what = f"{settings.method} of {coils}{sizes}"
-    check_memory(memory_needed(scan, settings, device), what, _advice(scan, settings), _limit(settings, device))
+    check_memory(memory_needed(scan, settings, device), what, _advice(scan, settings), memory_limit(settings, device))
 
 
 def _whole_or_refuse(scan: Scan, settings: ReconSettings, device: torch.device, reason: str) -> Choice:
@@ -149,21 +149,21 @@ def _saving(settings: ReconSettings) -> ReconSettings:
 
 
 def _fits(scan: Scan, settings: ReconSettings, device: torch.device) -> bool:
-    return holds(memory_needed(scan, settings, device), _limit(settings, device))
+    return holds(memory_needed(scan, settings, device), memory_limit(settings, device))
 
 
-def _limit(settings: ReconSettings, device: torch.device) -> float | None:
+def memory_limit(settings: ReconSettings, device: torch.device) -> float | None:
     """Bytes that were allowed, or are free on the device; None for what the machine has."""
     if settings.memory_gib is not None:
         return settings.memory_gib * 2**30
     return available_memory(device) if device.type == "cuda" else None
 
 
-def memory_needed(scan: Scan, settings: ReconSettings, device: torch.device = _CPU) -> float:
-    """Bytes of the largest image; nothing is known of the classical methods of CT."""
+def memory_needed(scan: Scan, settings: ReconSettings, device: torch.device = _CPU, in_flight: int = 1) -> float:
+    """Bytes of the largest image, and of as many at a time; nothing is known of the classical methods of CT."""
     method = find_method(settings.method)
     config = settings.fit_config(scan.modality, settings.ndim_for(scan)) if method.is_fit else None
-    n_beside = 1 if config is None else n_fits(config)
+    n_beside = 1 if config is None else in_flight * n_fits(config)
     shape = _shape(scan, settings)
     in_half = config is not None and uses_bfloat16(config, device)
     if isinstance(scan, KSpaceScan):

@@ -83,6 +83,10 @@ class ReconSettings:
         What a reconstruction may take; None for what is free.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    in_flight
+        Slices that are fitted at a time as one program; None for one on the CPU, and what memory holds on a GPU.
+    compile
+        Compile that program: ``"on"``, ``"off"``, or ``"auto"`` for several slices on a GPU.
     """
 
     method: str = "dip"
@@ -111,6 +115,8 @@ class ReconSettings:
     slab: int | None = None
     memory_gib: float | None = None
     device: str = "auto"
+    in_flight: int | None = None
+    compile: str = "auto"
 
     def ndim_for(self, scan: Scan) -> int:
         """Dimensions of one image of a scan as it is reconstructed."""

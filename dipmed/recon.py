@@ -23,6 +23,7 @@ from dipmed.methods import find_method
 from dipmed.mode import Choice, choose_mode
 from dipmed.prepare import ReconSettings, check_weights, prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
+from dipmed.run_together import ALONE, make_plan, run_together
 from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, Scan
 from dipmed.stacks import jobs_of, n_jobs_of, stacks_of
 
@@ -38,7 +39,8 @@ class ScanResult:
     ``unit`` is ``"1/mm"`` or ``"HU"`` of projections, None of k-space, whose scale is the scanner's. ``std`` is the
     standard deviation of what is shown, None where it was not asked for or an interruption left an image without.
     ``n_resumed`` images were there before, and ``seconds`` are those of this run. ``warnings`` tell of images that are
-    not what was asked for. ``choice`` says how the volume was taken apart, and why.
+    not what was asked for, or came another way. ``choice`` says how the volume was taken apart, and why; ``in_flight``
+    slices were fitted at a time.
     """
 
     volume: ImageVolume
@@ -54,6 +56,7 @@ class ScanResult:
     std: ImageVolume | None = None
     n_resumed: int = 0
     warnings: tuple[str, ...] = ()
+    in_flight: int = 1
 
     @property
     def was_interrupted(self) -> bool:
@@ -117,11 +120,16 @@ def reconstruct(
     guides = load_guides(scan, prepared, settings)
     found = {} if store is None else {place: _without_weights(store.read(place)) for place in store.places()}
     n_resumed = len(found)
+    n_left = n_jobs_of(prepared, settings) - n_resumed
     # what goes to other processes starts from here, on whatever device they have
     start_from = device if cluster is None else torch.device("cpu")
     todo = jobs_of(prepared, settings, start_from, guides, maps, skip=tuple(found))
     report = _for_images(progress, prepared, settings)
-    if cluster is None:
+    plan = ALONE if cluster is not None or observer is not None else make_plan(scan, settings, device, n_left)
+    told = list(plan.notes)
+    if plan.is_joint:
+        results = run_together(todo, settings, report, plan, told.append)
+    elif cluster is None:
         results = one_by_one(todo, settings, report, observer, store)
     else:
         results = cluster.run(todo, settings, report)
@@ -150,7 +158,8 @@ def reconstruct(
         notes=scan.notes + _notes(parts, n_jobs_of(prepared, settings), scan, settings, has_std=std is not None),
         std=std,
         n_resumed=n_resumed,
-        warnings=_warnings(parts, prepared, settings),
+        warnings=(*_warnings(parts, prepared, settings), *told),
+        in_flight=plan.in_flight,
     )
 
 

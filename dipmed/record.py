@@ -134,6 +134,7 @@ def recon_record(result: ScanResult, settings: ReconSettings) -> dict[str, Any]:
         "rebin": settings.rebin,
         "poisson": settings.poisson,
         "warm_start": settings.warm_start,
+        "slices_in_flight": result.in_flight,
         "views": settings.views,
         "unit": result.unit,
         "maps": settings.maps if settings.maps in ("espirit", "jsense") else "file",

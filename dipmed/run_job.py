@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipmed.config import FitConfig
 from dipmed.ct_baselines import has_back_projection
-from dipmed.dip import Observer, ProgressCallback
+from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
 from dipmed.jobs import Job
 from dipmed.methods import find_method, make_reconstructor
 from dipmed.prepare import ReconSettings
@@ -19,6 +19,11 @@ from operators import Frames, LinearOperator, MRIOperator, Projector, Series
 
 DIRECT = {"mri": "zero-filled", "ct": "fbp"}
 """The method of images that an interruption left undone."""
+
+FULL = (
+    "the GPU's memory is full; compress to fewer coils with --coils N, take a smaller network with --set "
+    "network.channels=…, or use --device cpu"
+)
 
 _NO_SIGNAL = StopReason("direct", 0, "no coil saw anything but noise")
 _NO_SAMPLE = StopReason("direct", 0, "all its samples are zero")
@@ -46,8 +51,23 @@ def run_job(
     """
     if sees_nothing(job):
         return _empty(job, settings.method)
+    if find_method(settings.method).is_fit:
+        fit = make_fit(job, settings, progress=progress, observer=observer, start=start)
+        return as_status(fit(job.y, job.A))
+    return make_reconstructor(find_method(settings.method), FitConfig())(job.y, job.A)
+
+
+def make_fit(
+    job: Job,
+    settings: ReconSettings,
+    *,
+    progress: ProgressCallback | None = None,
+    observer: Observer | None = None,
+    start: Tensor | None = None,
+) -> DeepImagePrior:
+    """Make the fit of a job, by the method of the settings; parameters are those of `run_job`."""
     config = settings.fit_config(job.modality, job.ndim)
-    reconstructor = make_reconstructor(
+    fit = make_reconstructor(
         find_method(settings.method),
         config if start is None else config.warmed(),
         options=_options(job, settings),
@@ -60,7 +80,12 @@ def run_job(
         start=start,
         keep_weights=settings.warm_start,
     )
-    part = reconstructor(job.y, job.A)
+    assert isinstance(fit, DeepImagePrior)  # noqa: S101  # whoever asks for one has chosen such a method
+    return fit
+
+
+def as_status(part: Reconstruction) -> Reconstruction:
+    """Mark an image whose fit was interrupted."""
     return replace(part, status="interrupted") if part.stop.rule == "interrupted" else part
 
 
@@ -95,10 +120,7 @@ def run_or_fill(
     try:
         return _run_or_fill(job, settings, progress, observer, start)
     except torch.cuda.OutOfMemoryError as error:
-        raise DipmedError(
-            "the GPU's memory is full; compress to fewer coils with --coils N, take a smaller network with --set "
-            "network.channels=…, or use --device cpu"
-        ) from error
+        raise DipmedError(FULL) from error
 
 
 def _run_or_fill(

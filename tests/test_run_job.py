@@ -31,7 +31,7 @@ def scan():
 
 def poison(monkeypatch, scales, seeds):
     """Let fits of these data, or all, and of these seeds lose their numbers."""
-    update = Fit._update_weights
+    update = Fit.decay_rates
 
     def poisoned(fit):
         of_data = scales is None or any(abs(fit.problem.scale / scale - 1) < 0.01 for scale in scales)
@@ -40,7 +40,7 @@ def poison(monkeypatch, scales, seeds):
                 next(fit.network.parameters()).fill_(float("nan"))
         return update(fit)
 
-    monkeypatch.setattr(Fit, "_update_weights", poisoned)
+    monkeypatch.setattr(Fit, "decay_rates", poisoned)
 
 
 def test_a_slice_that_diverges_is_tried_with_another_seed(scan, monkeypatch):

@@ -16,12 +16,14 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from dipmed.config import FitConfig
 from dipmed.dip.compiling import Program
 from dipmed.dip.fit import Loss
 from dipmed.dip.loop import Course, DeepImagePrior, Leg
 from dipmed.dip.method import FitMethod
 from dipmed.dip.stack import Row, Stack
 from dipmed.dip.stopping import n_fits
+from dipmed.dip.uncertainty import Uncertainty
 from dipmed.scan import DivergedError, Reconstruction
 from operators import LinearOperator
 
@@ -36,13 +38,12 @@ _OWN_HOOKS = ("make_network", "make_optimizers", "predict", "before_step")
 """Of methods: what a fit among others has in common with them."""
 
 
-def objection(prior: DeepImagePrior) -> str | None:
-    """Say why a fit has to run by itself; None when it can be one of a batch."""
-    method, config = type(prior.method), prior.config
+def objection(method: type[FitMethod], config: FitConfig, uncertainty: Uncertainty | None = None) -> str | None:
+    """Say why such fits have to run one by one; None when they can be a batch."""
     if any(getattr(method, hook) is not getattr(FitMethod, hook) for hook in _OWN_HOOKS):
         return f"{method.name} has a network or steps of its own"
     reasons = {
-        "an ensemble is a series of fits": prior.uncertainty is not None and prior.uncertainty.kind == "ensemble",
+        "an ensemble is a series of fits": uncertainty is not None and uncertainty.kind == "ensemble",
         "a stopping rule needs a twin of each fit": n_fits(config) > 1,
         "a time limit is for one fit": config.time_limit is not None,
         "features are computed again to save memory": config.checkpointing,

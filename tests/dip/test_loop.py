@@ -147,7 +147,7 @@ def test_interruption_keeps_the_best_image_so_far(small_scan):
 
 def poison(monkeypatch, at, times):
     """Turn the weights into NaN at the ``at``-th update, for as many times as said."""
-    update = Fit._advance
+    update = Fit.decay_rates
     calls = {"n": 0, "left": times}
 
     def poisoned(fit):
@@ -158,7 +158,7 @@ def poison(monkeypatch, at, times):
                 next(fit.network.parameters()).fill_(float("nan"))
         return update(fit)
 
-    monkeypatch.setattr(Fit, "_advance", poisoned)
+    monkeypatch.setattr(Fit, "decay_rates", poisoned)
 
 
 @pytest.mark.parametrize("at", [1, 11, 25])
