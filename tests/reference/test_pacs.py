@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,7 @@ pytestmark = [
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 MR = "1.2.840.10008.5.1.4.1.1.4"
+FIT = ["--iterations", "20", "--set", "network.channels=8,8", "--set", "network.up_channels=8", "--set", "inputs=noise"]
 
 
 def free_port():
@@ -104,9 +106,11 @@ def series(tmp_path):
 
 
 @pytest.fixture
-def send(monkeypatch, capsys):
+def dipmed(monkeypatch, capsys):
+    """Run a command; its exit status, and what it says on standard error, as one line."""
+
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dipmed", "send", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["dipmed", *map(str, arguments)])
         try:
             cli.main()
             code = 0
@@ -115,6 +119,11 @@ def send(monkeypatch, capsys):
         return code, " ".join(capsys.readouterr().err.split())
 
     return run
+
+
+@pytest.fixture
+def send(dipmed):
+    return partial(dipmed, "send")
 
 
 @pytest.mark.parametrize("way", ["dicom", "web"])
@@ -135,6 +144,30 @@ def test_an_archive_keeps_what_was_sent(orthanc, series, send, way, name, tmp_pa
         assert archive[item.SOPInstanceUID] == item
     assert not (tmp_path / f"{name}.sent").exists()
     assert "PLANTED" not in told + caplog.text
+
+
+def test_from_a_scanner_s_file_to_the_archive_with_a_report(orthanc, dipmed, data_dir, tmp_path):
+    http, port = orthanc
+    outputs = ("-o", tmp_path / "series", "-o", tmp_path / "image.nii.gz", "--report", tmp_path / "report.html")
+    code, told = dipmed("recon", data_dir / "twix_skyra_gre2/gre.dat", *outputs, *FIT, "--patient-id", "STORY-1")
+    assert code == 0, told
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "For research only" in page
+    assert "STORY-1" not in page
+    code, told = dipmed("send", tmp_path / "series", "--to", f"dicom://127.0.0.1:{port}/ARCHIVE")
+    assert code == 0, told
+
+    (back := tmp_path / "back").mkdir()
+    for item in kept(http).values():
+        if item.PatientID == "STORY-1":
+            item.save_as(back / f"{item.SOPInstanceUID}.dcm", enforce_file_format=True)
+    image, stored = load_image(tmp_path / "image.nii.gz"), load_image(back)
+    # pictures are turned as doctors look at them: each voxel is compared where it lies
+    index = np.indices(image.data.shape).reshape(3, -1)
+    place = np.linalg.inv(stored.affine) @ image.affine @ np.vstack([index, np.ones(index.shape[1])])
+    np.testing.assert_allclose(place[:3], place[:3].round(), atol=1e-3)
+    values = stored.data[tuple(place[:3].round().astype(int))]
+    np.testing.assert_allclose(values, image.data[tuple(index)], atol=image.data.max() / 65535)
 
 
 @pytest.mark.parametrize(
