@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -75,6 +76,9 @@ class FitConfig:
         Keep real images from becoming negative.
     optimizer
         ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
+    gain
+        Factor on the first convolution kernels. Normalisation makes what a layer returns independent of it, but the same
+        step turns a small kernel further than a large one; the best rate falls with it.
     rate, adam_rate
         Learning rates of the orthogonalised kernels and of Adam.
     schedule, final_rate
@@ -127,6 +131,7 @@ class FitConfig:
     data_loss: DataLoss = "squares"
     nonnegative: bool = False
     optimizer: Literal["muon", "adam"] = "muon"
+    gain: float = 1.0
     rate: float = 0.03
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -155,6 +160,7 @@ class FitConfig:
             "refit='restart' takes no time_limit": self.refit == "continue" or self.time_limit is None,
             "warm_share must be in (0, 1]": 0 < self.warm_share <= 1,
             "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
+            "gain must be positive": 0 < self.gain < math.inf,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,
@@ -188,8 +194,10 @@ _CT = FitConfig(
     kspace_exponent=0.125,
     tv_weight=1e-3,  # what TV finds is in the input already; with much more of it the fit is no better than TV
     nonnegative=True,
+    gain=0.5,
+    rate=0.02,
     final_rate=0.5,  # small steps let the fit settle on the noise
-    iterations=475,
+    iterations=400,
     data_consistency_steps=0,
     stop="budget",  # of few views each one counts, and one alone is no judge; the rule can be had by name
     held_out=0.1,
@@ -216,7 +224,7 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=250),
     "ct-2d": _CT,
-    "ct-3d": _CT.replace(network=_IN_3D, iterations=300, tv_weight=5e-3, final_rate=0.0),
+    "ct-3d": _CT.replace(network=_IN_3D, gain=1.0, rate=0.03, iterations=300, tv_weight=5e-3, final_rate=0.0),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),
     "image-2d": _IMAGE,
     "image-3d": _IMAGE.replace(network=_IN_3D),

@@ -1,14 +1,15 @@
 """What the first weights and the size of the steps change: gains of the kernels against rates of Muon and of Adam.
 
 Run as ``DIPMED_DATA=DIR python scripts/study_steps.py --json FILE --work FOLDER``. Every fit has one size of
-network and one number of iterations; before it, all convolution kernels are multiplied by a gain. A rate counts as
-stable when the fit never fell back after a divergence. One line of JSON a fit: those that the file holds are not run
+network, small or that of the preset, and one number of iterations; before it, all convolution kernels are multiplied by
+a gain. A rate counts as stable when the fit never fell back after a divergence. One line of JSON a fit: those that the file holds are not run
 again. Prints Markdown tables at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import prepare_case
@@ -50,27 +51,21 @@ class Trial:
     rate: float
     gain: float
     iterations: int
+    full: bool = False
+    seed: int = 0
 
 
-def with_gain(kind: type[FitMethod], gain: float) -> FitMethod:
-    """The method with the convolution kernels of its first network multiplied by ``gain``."""
+def watched(kind: type[FitMethod]) -> FitMethod:
+    """The method, which remembers whether a fit fell back."""
 
-    class Scaled(kind):  # type: ignore[misc, valid-type]
+    class Watched(kind):  # type: ignore[misc, valid-type]
         fell_back: ClassVar[bool] = False
-
-        def make_network(self, fit: Fit, n_in: int, n_out: int) -> nn.Module:
-            network = super().make_network(fit, n_in, n_out)
-            with torch.no_grad():
-                for parameter in network.parameters():
-                    if parameter.ndim >= 4:
-                        parameter.mul_(gain)
-            return network
 
         def result(self, fit: Fit, image: Tensor) -> Tensor:
             type(self).fell_back |= fit.rate_factor < 1
             return super().result(fit, image)
 
-    return Scaled()
+    return Watched()
 
 
 def main() -> None:
@@ -81,12 +76,17 @@ def main() -> None:
     parser.add_argument("--cases", default="brain8-R4", help="of scripts/benchmark_cases.py")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--gains", type=float, nargs="+", default=GAINS)
+    parser.add_argument("--muon", type=float, nargs="*", default=RATES["muon"], metavar="RATE")
+    parser.add_argument("--adam", type=float, nargs="*", default=RATES["adam"], metavar="RATE")
+    parser.add_argument("--full", action="store_true", help="the network of the preset, not a small one")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
     done = {Trial(**row["trial"]) for row in rows}
-    for trial in trials(chosen.cases.split(","), chosen.methods.split(","), chosen.iterations):
+    for trial in trials(chosen):
         if trial in done:
             continue
         rows.append({"trial": asdict(trial), **run(trial, chosen.work)})
@@ -96,14 +96,13 @@ def main() -> None:
     show(rows)
 
 
-def trials(cases: list[str], methods: list[str], iterations: int) -> Iterator[Trial]:
+def trials(chosen: argparse.Namespace) -> Iterator[Trial]:
     """Every gain with every rate."""
-    for case in cases:
-        for method in methods:
-            for optimizer, rates in RATES.items():
-                for gain in GAINS:
-                    for rate in rates:
-                        yield Trial(case, method, optimizer, rate, gain, iterations)
+    rates = [(name, rate) for name in RATES for rate in getattr(chosen, name)]
+    for case, method, gain, (optimizer, rate), seed in itertools.product(
+        chosen.cases.split(","), chosen.methods.split(","), chosen.gains, rates, chosen.seeds
+    ):
+        yield Trial(case, method, optimizer, rate, gain, chosen.iterations, chosen.full, seed)
 
 
 def run(trial: Trial, work: Path) -> dict[str, Any]:
@@ -111,7 +110,9 @@ def run(trial: Trial, work: Path) -> dict[str, Any]:
     prepared = prepare_case(trial.case, work)
     rate = {"muon": "rate", "adam": "adam_rate"}[trial.optimizer]
     sets = (
-        *NETWORK,
+        *(() if trial.full else NETWORK),
+        f"gain={trial.gain}",
+        f"seed={trial.seed}",
         f"iterations={trial.iterations}",
         f"optimizer={trial.optimizer}",
         f"{rate}={trial.rate}",
@@ -127,7 +128,7 @@ def run(trial: Trial, work: Path) -> dict[str, Any]:
     target, support = find_reference(prepared.scan, settings, prepared.reference)
     job = next(jobs(prepare(prepared.scan, settings), settings, torch.device("cpu")))
     curve: list[tuple[int, float]] = []
-    method = with_gain(FIT_METHODS[trial.method], trial.gain)
+    method = watched(FIT_METHODS[trial.method])
     fit = DeepImagePrior(
         settings.fit_config(modality_of(trial.case), 2),
         method=method,
@@ -151,24 +152,24 @@ def classical(case: str, job: Job, target: Any, support: Any) -> float:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print a table of PSNR over rates, a line for every method, optimizer and gain."""
-    groups = dict.fromkeys((row["trial"]["case"], row["trial"]["method"], row["trial"]["optimizer"]) for row in rows)
-    for group in groups:
-        case, method, optimizer = group
-        rates = RATES[optimizer]
-        print(f"\n{case}, {method}, {optimizer}: PSNR dB\n")
-        print(
-            "| gain | " + " | ".join(f"{rate:g}" for rate in rates) + " | largest stable | best | reached classical |"
-        )
-        print("|---" * (len(rates) + 4) + "|")
-        for gain in GAINS:
-            found = {
-                row["trial"]["rate"]: row
-                for row in rows
-                if (row["trial"]["case"], row["trial"]["method"], row["trial"]["optimizer"]) == group
-                and row["trial"]["gain"] == gain
-            }
-            print(f"| {gain:g} | " + " | ".join(cell(found.get(rate)) for rate in rates) + f" | {summary(found)} |")
+    """Print a table of PSNR over rates for each kind of fit, a line for every gain and seed."""
+    shared = ("case", "method", "optimizer", "iterations", "full")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row["trial"].get(name, False) for name in shared), []).append(row)
+    for (case, method, optimizer, iterations, full), members in groups.items():
+        rates = sorted({row["trial"]["rate"] for row in members})
+        size = "the preset's network" if full else "a small network"
+        print(f"\n{case}, {method}, {optimizer}, {iterations} iterations, {size}: PSNR dB\n")
+        columns = ["gain", "seed", *(f"{rate:g}" for rate in rates), "largest stable", "best", "reached classical"]
+        print("| " + " | ".join(columns) + " |")
+        print("|---" * len(columns) + "|")
+        lines: dict[tuple[float, int], dict[float, dict[str, Any]]] = {}
+        for row in members:
+            lines.setdefault((row["trial"]["gain"], row["trial"].get("seed", 0)), {})[row["trial"]["rate"]] = row
+        for (gain, seed), found in sorted(lines.items()):
+            cells = " | ".join(cell(found.get(rate)) for rate in rates)
+            print(f"| {gain:g} | {seed} | {cells} | {summary(found)} |")
 
 
 def cell(row: dict[str, Any] | None) -> str:

@@ -23,9 +23,16 @@ class DrawsItsWeights(Protocol):
         """Fill all parameters of the layer from ``generator`` alone."""
 
 
-def make_network(config: NetworkConfig, n_in: int, n_out: int, ndim: int, generator: torch.Generator) -> nn.Module:
-    """Build and initialise a U-Net on the CPU, see `initialise`."""
-    return build(lambda: UNet(config, n_in, n_out, ndim), generator)
+def make_network(
+    config: NetworkConfig, n_in: int, n_out: int, ndim: int, generator: torch.Generator, gain: float = 1.0
+) -> nn.Module:
+    """Build and initialise a U-Net on the CPU, see `initialise`, with its kernels multiplied by ``gain``."""
+    network = build(lambda: UNet(config, n_in, n_out, ndim), generator)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                module.weight.mul_(gain)
+    return network
 
 
 def build(construct: Callable[[], Network], generator: torch.Generator) -> Network:

@@ -43,3 +43,11 @@ def test_a_unet_of_one_scale(generator):
     # that of the deep random projector, T. Li et al., CVPR 2023
     network = make_network(NetworkConfig((64,), 64, 64), 3, 2, 2, generator)
     assert network(torch.rand(1, 3, 10, 12, generator=generator)).shape == (1, 2, 10, 12)
+
+
+def test_a_gain_scales_the_kernels_and_nothing_else():
+    plain, scaled = (
+        make_network(TINY, 2, 2, 2, torch.Generator().manual_seed(5), gain).state_dict() for gain in (1.0, 0.25)
+    )
+    for name, parameter in plain.items():
+        assert torch.equal(scaled[name], 0.25 * parameter if parameter.ndim == 4 else parameter), name

@@ -17,6 +17,7 @@ PUBLISHED: Mapping[str, Any] = {
     "phase_weight": 0.0,
     "nonnegative": False,
     "refit_share": 0.0,
+    "gain": 1.0,
     "optimizer": "adam",
     "adam_rate": 1e-3,
     "schedule": "constant",
