@@ -131,12 +131,12 @@ class FitConfig:
     data_loss: DataLoss = "squares"
     nonnegative: bool = False
     optimizer: Literal["muon", "adam"] = "muon"
-    gain: float = 1.0
-    rate: float = 0.03
+    gain: float = 0.25
+    rate: float = 0.01
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     final_rate: float = 0.0
-    iterations: int = 600
+    iterations: int = 400
     averaging: float = 0.99
     data_consistency_steps: int = 2
     stop: str = "held-out"
@@ -189,6 +189,9 @@ class FitConfig:
 
 _IN_3D = NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16)
 
+_PLAIN_START: dict[str, Any] = {"gain": 1.0, "rate": 0.03}
+"""The first kernels that torch draws, and the rate for them, where smaller ones were not tried."""
+
 _CT = FitConfig(
     inputs=("tv",),
     kspace_exponent=0.125,
@@ -207,11 +210,13 @@ _CT = FitConfig(
 )
 
 _IMAGE = FitConfig(
+    **_PLAIN_START,
     network=NetworkConfig(channels=(32, 32, 32, 32)),
     inputs=("tv",),
     input_update="none",
     tv_weight=0.01,
     final_rate=0.5,
+    iterations=600,
     data_consistency_steps=0,
     stop="self-referenced",
 )
@@ -222,10 +227,10 @@ _DENOISE = _IMAGE.replace(
 
 PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
-    "mri-2d-fast": FitConfig(iterations=250),
+    "mri-2d-fast": FitConfig(iterations=200),
     "ct-2d": _CT,
-    "ct-3d": _CT.replace(network=_IN_3D, gain=1.0, rate=0.03, iterations=300, tv_weight=5e-3, final_rate=0.0),
-    "mri-3d": FitConfig(network=_IN_3D, iterations=300),
+    "ct-3d": _CT.replace(**_PLAIN_START, network=_IN_3D, iterations=300, tv_weight=5e-3, final_rate=0.0),
+    "mri-3d": FitConfig(**_PLAIN_START, network=_IN_3D, iterations=300),
     "image-2d": _IMAGE,
     "image-3d": _IMAGE.replace(network=_IN_3D),
     "denoise-2d": _DENOISE,

@@ -19,6 +19,7 @@ PUBLISHED: Mapping[str, Any] = {
     "refit_share": 0.0,
     "gain": 1.0,
     "optimizer": "adam",
+    "rate": 0.03,  # where Muon is asked for
     "adam_rate": 1e-3,
     "schedule": "constant",
     "iterations": 3000,
