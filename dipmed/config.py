@@ -77,8 +77,8 @@ class FitConfig:
     optimizer
         ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
     gain
-        Factor on the first convolution kernels. Normalisation makes what a layer returns independent of it, but the same
-        step turns a small kernel further than a large one; the best rate falls with it.
+        Factor on the first convolution kernels. Normalisation makes what a layer returns independent of it, but the
+        same step turns a small kernel further than a large one; the best rate falls with it.
     rate, adam_rate
         Learning rates of the orthogonalised kernels and of Adam.
     schedule, final_rate

@@ -2,8 +2,8 @@
 
 Run as ``DIPMED_DATA=DIR python scripts/study_steps.py --json FILE --work FOLDER``. Every fit has one size of
 network, small or that of the preset, and one number of iterations; before it, all convolution kernels are multiplied by
-a gain. A rate counts as stable when the fit never fell back after a divergence. One line of JSON a fit: those that the file holds are not run
-again. Prints Markdown tables at the end.
+a gain. A rate counts as stable when the fit never fell back after a divergence. One line of JSON a fit: those that the
+file holds are not run again. Prints Markdown tables at the end.
 """
 
 from __future__ import annotations
