@@ -6,6 +6,7 @@ Whoever reaches a scheduler can run code on its workers: use one on a network th
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -114,15 +115,18 @@ class Cluster:
                 shared[id(A)] = A, self._client.scatter(A, broadcast=True)
             A = shared[id(A)][1]
         device = self.device_for(settings).type
-        future = self._client.submit(
-            _work,
-            replace(job, A=None),  # type: ignore[arg-type]  # the worker puts it back
-            A,
-            replace(settings, device=device),
-            self._threads,
-            pure=False,
-            resources={GPU: 1} if device == "cuda" else {},
-        )
+        with warnings.catch_warnings():
+            # a job goes whole: data that had been sent before would be lost with the worker that holds them
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            future = self._client.submit(
+                _work,
+                replace(job, A=None),  # type: ignore[arg-type]  # the worker puts it back
+                A,
+                replace(settings, device=device),
+                self._threads,
+                pure=False,
+                resources={GPU: 1} if device == "cuda" else {},
+            )
         running[future] = job
         futures.add(future)
 
@@ -177,6 +181,7 @@ def local_cluster(n_workers: int) -> Iterator[Cluster]:
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # or a second run would be warned of the first
             memory_limit=0,  # what does not fit was refused before
         ) as processes,
         distributed.Client(processes) as client,
