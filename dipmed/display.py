@@ -20,11 +20,11 @@ from dipmed.methods import METHODS
 
 
 class FitProgress:
-    """A progress bar for fits, one image after another; one line an image where there is no terminal."""
+    """A progress bar for fits, of the image that was heard of last; one line an image where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._announced = -1
+        self._announced: set[int] = set()
         self._bar = Progress(
             TextColumn("image {task.fields[image]}"),
             BarColumn(),
@@ -50,9 +50,9 @@ class FitProgress:
 
     def __call__(self, image: int, n_images: int, state: dip.Progress) -> None:
         """Show the state of a fit."""
-        if not self._console.is_terminal and image != self._announced:
+        if not self._console.is_terminal and image not in self._announced:
             self._console.print(f"image {image + 1}/{n_images}: the fit has begun")
-            self._announced = image
+            self._announced.add(image)
         self._bar.update(
             self._task,
             visible=True,
