@@ -130,6 +130,14 @@ def recon_request(
     identify: Annotated[
         bool, typer.Option("--identify", help="Let the report name the scan's file, and the patient of a DICOM study.")
     ] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log-to",
+            metavar="tensorboard:DIR|mlflow:URI",
+            help="Log curves, stops and pictures of slices while the fits run, without names; may be repeated.",
+        ),
+    ] = None,
     in_flight: InFlightOption = None,
     compile_fit: CompileOption = "auto",
     workers: WorkersOption = None,
@@ -182,6 +190,7 @@ def recon_request(
         patient_id=patient_id,
         report=report,
         identify=identify,
+        log_to=tuple(log_to or ()),
         workers=workers,
         scheduler=scheduler,
         resume=resume,

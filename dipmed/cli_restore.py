@@ -81,7 +81,7 @@ def restore(
     """Restore an image volume that has no raw data: less noise, thinner slices, filled holes, less blur."""
     from dipmed.devices import resolve_device
     from dipmed.dip import find_rule
-    from dipmed.display import FitProgress
+    from dipmed.fit_progress import FitProgress
     from dipmed.image_pieces import Task
     from dipmed.io.image_store import check_unfinished, open_store, store_path
     from dipmed.io.images import save_image

@@ -248,7 +248,7 @@ def _work(job: Job, A: LinearOperator, settings: ReconSettings, threads: int | N
     here = replace(job, A=A).to(resolve_device(settings.device))
 
     def report(state: Progress) -> None:
-        worker.log_event(_TOPIC, {"place": list(job.place), **asdict(state)})
+        worker.log_event(_TOPIC, {"place": list(job.place), **asdict(replace(state, image=None))})
 
     part = run_or_fill(here, settings, progress=report)
     return replace(part, image=part.image.cpu(), std=None if part.std is None else part.std.cpu())

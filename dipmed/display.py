@@ -1,68 +1,19 @@
-"""What the command line shows on a terminal: tables and the progress of fits."""
+"""What the command line shows on a terminal: tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dipmed import dip
 from dipmed.compare import Comparison
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
 from dipmed.evaluate import GAUSSIAN_WITHIN
 from dipmed.methods import METHODS
-
-
-class FitProgress:
-    """A progress bar for fits, of the image that was heard of last; one line an image where there is no terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._announced: set[int] = set()
-        self._bar = Progress(
-            TextColumn("image {task.fields[image]}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("data error {task.fields[data_error]:.3g}"),
-            TextColumn("criterion {task.fields[criterion]}"),
-            TextColumn("{task.fields[seconds_left]:.0f} s left"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("", image="", data_error=0.0, criterion="-", seconds_left=0.0, visible=False)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def __call__(self, image: int, n_images: int, state: dip.Progress) -> None:
-        """Show the state of a fit."""
-        if not self._console.is_terminal and image not in self._announced:
-            self._console.print(f"image {image + 1}/{n_images}: the fit has begun")
-            self._announced.add(image)
-        self._bar.update(
-            self._task,
-            visible=True,
-            completed=state.iteration,
-            total=state.iterations,
-            image=f"{image + 1}/{n_images}",
-            data_error=state.data_error,
-            criterion="-" if state.criterion is None else f"{state.criterion:.4g}",
-            seconds_left=state.seconds_left,
-        )
 
 
 def show_scan(console: Console, record: dict[str, Any]) -> None:

@@ -18,9 +18,11 @@ from dipmed.dip import Observer, Progress, ProgressCallback
 from dipmed.guides import check_guide, load_guides
 from dipmed.io.image_store import ImageStore, Place
 from dipmed.jobs import Job, n_frames
+from dipmed.listener import Listener, Listeners
 from dipmed.manifest import make_manifest
 from dipmed.methods import find_method
 from dipmed.mode import Choice, choose_mode
+from dipmed.places import places_of
 from dipmed.prepare import ReconSettings, check_weights, prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
 from dipmed.run_together import ALONE, make_plan, run_together
@@ -70,6 +72,7 @@ def reconstruct(
     choice: Choice | None = None,
     progress: Callable[[int, int, Progress], None] | None = None,
     observer: Observer | None = None,
+    listeners: Sequence[Listener] = (),
     maps: Sequence[Sequence[CoilMaps]] | None = None,
     store: ImageStore | None = None,
     cluster: Cluster | None = None,
@@ -87,6 +90,8 @@ def reconstruct(
         Takes the image's number, how many there are, and the progress of its fit.
     observer
         Passed on to the fits, for evaluation from outside.
+    listeners
+        Told of the run, of fits in progress and of finished images.
     maps
         Sensitivity maps of k-space, for each frame those of each slice; None to do as the settings say.
     store
@@ -124,7 +129,9 @@ def reconstruct(
     # what goes to other processes starts from here, on whatever device they have
     start_from = device if cluster is None else torch.device("cpu")
     todo = jobs_of(prepared, settings, start_from, guides, maps, skip=tuple(found))
-    report = _for_images(progress, prepared, settings)
+    listening = Listeners(listeners)
+    listening.begin(prepared, settings, n_resumed)
+    report = _for_images(progress, listening, prepared, settings)
     plan = ALONE if cluster is not None or observer is not None else make_plan(scan, settings, device, n_left)
     told = list(plan.notes)
     if plan.is_joint:
@@ -133,13 +140,13 @@ def reconstruct(
         results = one_by_one(todo, settings, report, observer, store)
     else:
         results = cluster.run(todo, settings, report)
-    found |= _keep(results, store)
+    found |= _keep(results, store, listening)
     if all(part.status == "filled" for parts in found.values() for part in parts):
         if store is not None:
             store.remove()
         raise DivergedError(f"no image became what was asked for; the first was filled {found[0, 0][0].trouble}")
     parts = _in_order(found)
-    total = time.perf_counter() - start
+    total = time.perf_counter() - start - listening.seconds
     fit_seconds = sum(part.seconds for place in list(found)[n_resumed:] for part in found[place])
     volume, std, unit = assemble_volume(
         parts, prepared, stacks=stacks_of(prepared, settings), in_hounsfield=settings.hounsfield
@@ -180,7 +187,9 @@ def one_by_one(
         yield job, part
 
 
-def _keep(results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | None) -> dict[Place, list[Reconstruction]]:
+def _keep(
+    results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | None, listening: Listener
+) -> dict[Place, list[Reconstruction]]:
     """Collect what comes, and put what is finished into the store."""
     found: dict[Place, list[Reconstruction]] = {}
     for job, part in results:
@@ -188,13 +197,8 @@ def _keep(results: Iterable[tuple[Job, Reconstruction]], store: ImageStore | Non
         found[job.place] = _without_weights(parts)
         if store is not None and part.status != "interrupted":
             store.put(job.place, parts)
+        listening.finished(job, found[job.place])
     return found
-
-
-def _places(prepared: Scan, settings: ReconSettings) -> list[int]:
-    """The slices at which images stand: all, or the first of each stack."""
-    stacks = stacks_of(prepared, settings)
-    return list(range(prepared.n_slices)) if stacks is None else [first for first, _ in stacks]
 
 
 def _neighbour(place: Place, before: tuple[Place, Tensor | None] | None, store: ImageStore | None) -> Tensor | None:
@@ -251,13 +255,20 @@ def _warnings(parts: Sequence[Reconstruction], prepared: Scan, settings: ReconSe
 
 
 def _for_images(
-    progress: Callable[[int, int, Progress], None] | None, prepared: Scan, settings: ReconSettings
+    progress: Callable[[int, int, Progress], None] | None, listening: Listeners, prepared: Scan, settings: ReconSettings
 ) -> Report:
     """Number the images for a display of their progress."""
-    n_images, places = n_jobs_of(prepared, settings), _places(prepared, settings)
+    n_images, places = n_jobs_of(prepared, settings), places_of(prepared, settings)
 
     def report(job: Job) -> ProgressCallback | None:
-        number = job.frame * len(places) + places.index(job.slice)
-        return None if progress is None else lambda state: progress(number, n_images, state)
+        if progress is None and not listening:
+            return None
+
+        def tell(state: Progress) -> None:
+            if progress is not None:
+                progress(places.number(*job.place), n_images, state)
+            listening.progress(job, state)
+
+        return tell
 
     return report

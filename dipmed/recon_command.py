@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dipmed.io.dicom_study import Study
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
+    from dipmed.report import Follower
     from dipmed.report.page import Page
     from dipmed.scan import Scan
 
@@ -39,6 +40,7 @@ class ReconRequest:
     patient_id: str | None = None
     report: Path | None = None
     identify: bool = False
+    log_to: tuple[str, ...] = ()
     workers: int | None = None
     scheduler: str | None = None
     resume: bool = False
@@ -91,6 +93,7 @@ class ReconRequest:
         from dipmed.outputs import check_outputs, find_study
         from dipmed.prepare import check_weights
         from dipmed.report import check_page
+        from dipmed.tracking import check_targets
 
         check_settings(self.settings)
         self.settings.check_warm_start()
@@ -100,6 +103,7 @@ class ReconRequest:
         check_unfinished(self.out[0], resume=self.resume, force=self.force)
         check_outputs(self.out, with_std=self.settings.uncertainty is not None, force=self.replaces)
         check_json(self.json_file, force=self.replaces)
+        check_targets(self.log_to)
         check_page(self.report, identify=self.identify, force=self.replaces)
         return find_study(self.out, like=self.like, series=self.series, patient_id=self.patient_id)
 
@@ -116,14 +120,15 @@ class ReconRequest:
         DipmedError
             When something is wrong with the scan, a setting or an output.
         """
-        from dipmed.display import FitProgress
+        from dipmed.fit_progress import FitProgress
         from dipmed.io import load
         from dipmed.io.image_store import open_store
         from dipmed.mode import choose_mode
         from dipmed.outputs import dicom_details, save_outputs
         from dipmed.recon import reconstruct
         from dipmed.record import recon_record
-        from dipmed.report import save_page
+        from dipmed.report import Follower, save_page
+        from dipmed.tracking import open_trackers
 
         study, replaces = self.check(), self.replaces
         with open_store(self.out[0], resume=self.resume, force=self.force) as store, kept(store, self.how_to_go_on):
@@ -135,26 +140,29 @@ class ReconRequest:
                 console.print(
                     f"fitting with {self.settings.method}; Ctrl-C keeps the best image so far", soft_wrap=True
                 )
-                with FitProgress(console) as progress:
+                follower = None if self.report is None else Follower()
+                opened = open_trackers(self.log_to, self.settings.method, _warn)
+                with opened as trackers, FitProgress(console) as progress:
+                    listeners = [progress, *trackers, *([] if follower is None else [follower])]
                     result = reconstruct(
-                        scan, self.settings, choice=choice, progress=progress, store=store, cluster=cluster
+                        scan, self.settings, choice=choice, listeners=listeners, store=store, cluster=cluster
                     )
             written = save_outputs(result, self.out, complex=self.complex_image, dicom=dicom, force=replaces)
             if self.json_file is not None:
                 record = {**recon_record(result, self.settings), "asked": self.asked(scan)}
                 write_json(self.json_file, record, force=replaces)
             end_store(store, self.how_to_go_on, was_interrupted=result.was_interrupted)
-        if self.report is not None:
-            save_page(self._page(scan, result, study), self.report, force=replaces)
+        if self.report is not None and follower is not None:
+            save_page(self._page(result, follower, study), self.report, force=replaces)
             written.append(self.report)
         return result, written
 
-    def _page(self, scan: Scan, result: ScanResult, study: Study | None) -> Page:
+    def _page(self, result: ScanResult, follower: Follower, study: Study | None) -> Page:
         from dipmed.record import recon_record
         from dipmed.report import identity_of, recon_page
 
         identity = identity_of(self.file, study) if self.identify else ()
-        return recon_page(scan, result, recon_record(result, self.settings), identity=identity)
+        return recon_page(result, recon_record(result, self.settings), follower, identity=identity)
 
     def asked(self, scan: Scan) -> dict[str, Any]:
         """Describe what decides the image, without a name or a path, and without where and by which version."""
@@ -168,3 +176,7 @@ class ReconRequest:
             "settings": {**chosen, "complex": self.complex_image},
             **{group: manifest[group] for group in ("fit", "options", "input")},
         }
+
+
+def _warn(words: str) -> None:
+    console.print(f"[bold yellow]warning:[/] {escape(words)}", soft_wrap=True)

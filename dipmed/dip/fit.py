@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,35 @@ _RESTART_RATE = 0.3
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress display may show after some iterations."""
+    """What a progress display may show after some iterations.
+
+    Parameters
+    ----------
+    data_error
+        The loss.
+    rule
+        Name of the rule that decides.
+    criteria
+        Last value of each rule that has judged, by its name.
+    seconds, seconds_left
+        Since the fit began, and until its last iteration.
+    image
+        Makes the image of now, without the steps that end a fit, ``(set, x, y[, z])``; None where that is elsewhere.
+    """
 
     iteration: int
     iterations: int
     data_error: float
-    criterion: float | None
+    rule: str
+    criteria: dict[str, float]
+    seconds: float
     seconds_left: float
+    image: Callable[[], Tensor] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def criterion(self) -> float | None:
+        """The last value of the rule that decides; None before it has judged."""
+        return self.criteria.get(self.rule)
 
 
 @dataclass(frozen=True)
@@ -353,16 +376,18 @@ class Fit:
         with torch.no_grad():
             return self.method.result(self, image) / self.problem.scale
 
-    def report(self) -> Progress:
-        """What a progress display may show now."""
+    def report(self, after: int = 0) -> Progress:
+        """What a progress display may show now; iterations are counted on from those of a fit before."""
         elapsed = time.perf_counter() - self.start
-        judged = self.panel.curves[self.rule.name]
         return Progress(
-            iteration=self.iteration,
-            iterations=self.config.iterations,
+            iteration=after + self.iteration,
+            iterations=after + self.config.iterations,
             data_error=self.losses[-1][1],
-            criterion=judged[-1][1] if judged else None,
+            rule=self.rule.name,
+            criteria={name: points[-1][1] for name, points in self.panel.curves.items() if points},
+            seconds=elapsed,
             seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
+            image=lambda: self.candidate[0] / self.problem.scale,
         )
 
 

@@ -64,7 +64,7 @@ class Leg:
         if self.observer is not None and fit.iteration % self.observer_interval == 0:
             self.observer(self.after + fit.iteration, fit.finish(fit.candidate)[0])
         if self.progress is not None and fit.losses and fit.iteration % CHECK_INTERVAL == 0:
-            self.progress(fit.report())
+            self.progress(fit.report(self.after))
         return None if reason is None else replace(reason, iteration=self.after + reason.iteration)
 
     def interrupt(self) -> StopReason:

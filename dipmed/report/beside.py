@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,9 +12,9 @@ from dipmed.assemble_volume import assemble_volume
 from dipmed.baselines import CGSense, ZeroFilled
 from dipmed.ct_baselines import FilteredBackProjection, LeastSquares, has_back_projection
 from dipmed.jobs import Job
+from dipmed.listener import Listener
+from dipmed.places import Places, places_of
 from dipmed.prepare import ReconSettings
-from dipmed.recon import ScanResult
-from dipmed.report.places import Places
 from dipmed.run_job import sees_nothing
 from dipmed.scan import DivergedError, ImageVolume, Reconstruction, Scan
 from dipmed.stacks import jobs_of, stacks_of
@@ -36,23 +37,48 @@ class Beside:
     errors: tuple[float | None, ...]
 
 
-def beside(scan: Scan, settings: ReconSettings, result: ScanResult, places: Places) -> Beside:
-    """Compare a result with the data of the prepared scan, and reconstruct it by another method."""
-    name = ""
-    found: dict[int, tuple[Reconstruction, float | None]] = {}
-    for job in jobs_of(scan, settings, torch.device("cpu")):
-        for frame, y, A in _frames(job):
-            number = places.number(frame, job.slice)
-            part = result.reconstructions[number]
-            disagreement, error = _disagreement(part.image.cpu(), y, A)
-            name, other = _other(y, A, settings.method, blank=sees_nothing(job))
-            found[number] = replace(part, image=other, std=disagreement), error
-    ordered = [found[number] for number in sorted(found)]
-    image, disagreement_map, _ = assemble_volume(
-        [part for part, _ in ordered], scan, stacks=stacks_of(scan, settings), in_hounsfield=settings.hounsfield
-    )
-    assert disagreement_map is not None  # noqa: S101  # every part has one
-    return Beside(name, image, disagreement_map, tuple(error for _, error in ordered))
+class Follower(Listener):
+    """Compares each finished image with its data while they are there, and reconstructs them by another method.
+
+    Attributes
+    ----------
+    prepared, settings, places
+        The prepared scan, how it is reconstructed, and what its slices are called; from `begin` on.
+    """
+
+    prepared: Scan
+    settings: ReconSettings
+    places: Places
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._found: dict[int, tuple[Reconstruction, float | None]] = {}
+        self._places_done: set[tuple[int, int]] = set()
+
+    def begin(self, prepared: Scan, settings: ReconSettings, n_resumed: int) -> None:
+        self.prepared, self.settings, self.places = prepared, settings, places_of(prepared, settings)
+
+    def finished(self, job: Job, parts: Sequence[Reconstruction]) -> None:
+        for (frame, y, A), part in zip(_frames(job), parts, strict=True):
+            disagreement, error = _disagreement(part.image.to(y.device), y, A)
+            self._name, other = _other(y, A, self.settings.method, blank=sees_nothing(job))
+            compared = replace(part, image=other.cpu(), std=disagreement.cpu(), weights=None)
+            self._found[self.places.number(frame, job.slice)] = compared, error
+        self._places_done.add(job.place)
+
+    def beside(self, parts: Sequence[Reconstruction]) -> Beside:
+        """Return what is shown beside all parts of the result; those that a run before had finished are done now."""
+        for job in jobs_of(self.prepared, self.settings, torch.device("cpu"), skip=self._places_done):
+            self.finished(job, [parts[self.places.number(frame, job.slice)] for frame, *_ in _frames(job)])
+        ordered = [self._found[number] for number in sorted(self._found)]
+        image, disagreement, _ = assemble_volume(
+            [part for part, _ in ordered],
+            self.prepared,
+            stacks=stacks_of(self.prepared, self.settings),
+            in_hounsfield=self.settings.hounsfield,
+        )
+        assert disagreement is not None  # noqa: S101  # every part has one
+        return Beside(self._name, image, disagreement, tuple(error for _, error in ordered))
 
 
 def _frames(job: Job) -> list[tuple[int, Tensor, LinearOperator]]:

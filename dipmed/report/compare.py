@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from dipmed.compare import Comparison
 from dipmed.evaluate import scale_factor
 from dipmed.methods import find_method
+from dipmed.places import Places
 from dipmed.report.caveats import caveats_of
 from dipmed.report.fits import part_of
 from dipmed.report.page import Page, Scores, Table, table
-from dipmed.report.places import Places
 from dipmed.report.sampling import sampling_of
 from dipmed.report.viewer import Layer, Viewer, pack
 from dipmed.scan import ImageVolume

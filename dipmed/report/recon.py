@@ -9,13 +9,12 @@ import numpy as np
 
 from dipmed.io.dicom_study import Study
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
-from dipmed.report.beside import Beside, beside
+from dipmed.report.beside import Beside, Follower
 from dipmed.report.caveats import caveats_of
 from dipmed.report.fits import part_of
 from dipmed.report.page import Page, Table, table
-from dipmed.report.places import places_of
 from dipmed.report.sampling import sampling_of
 from dipmed.report.viewer import Layer, Viewer, pack
 from dipmed.scan import Scan
@@ -27,27 +26,25 @@ _SHOWN_ELSEWHERE = (
 
 
 def recon_page(
-    scan: Scan,
     result: ScanResult,
     record: dict[str, Any],
+    follower: Follower,
     *,
     identity: tuple[tuple[str, str], ...] = (),
 ) -> Page:
     """Say and show what there is to know of a reconstruction.
 
-    The scan is prepared and calibrated once more, to compare the image with its data.
-
     Parameters
     ----------
     record
         What `dipmed.record.recon_record` says.
+    follower
+        A listener of that run.
     identity
         Names and values that tell whose scan it is, of a page that may say so; see `identity_of`.
     """
-    settings = result.choice.settings
-    prepared = prepare(scan, settings)
-    places = places_of(prepared, settings)
-    other = beside(prepared, settings, result, places)
+    settings, prepared, places = follower.settings, follower.prepared, follower.places
+    other = follower.beside(result.reconstructions)
     viewer = pack(_layers(result, other, settings), places)
     parts = zip(result.reconstructions, other.errors, strict=True)
     remarks = (("Assumed", result.assumptions), ("Noted", (result.choice.reason, *result.notes)))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipmed.patient import picture_axes
-from dipmed.report.places import Places
+from dipmed.places import Places
 from dipmed.scan import ImageVolume
 
 _MOST_VOXELS = 2**25

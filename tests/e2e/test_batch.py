@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from dipmed import cluster, display, recon
+from dipmed import cluster, fit_progress, recon
 from dipmed.io import load_image, save_ismrmrd
 from dipmed.phantom import brain_phantom_scan
 
@@ -19,14 +19,14 @@ FIT = "network.channels=4,4;network.skip_channels=2;network.up_channels=4;inputs
 
 DIE = """
 import os, signal
-from dipmed import cli, display
+from dipmed import cli, fit_progress
 
 starts = []
 def show(self, image, n, state):
     starts.extend([image] if starts[-1:] != [image] else [])
     if starts == [0, 1, 0, 1]:
         os.kill(os.getpid(), signal.SIGKILL)
-display.FitProgress.__call__ = show
+fit_progress.FitProgress.__call__ = show
 cli.main()
 """
 
@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_the_rest_for_the_same_command(run_cli, scans, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(display.FitProgress, "__call__", press)
+        patch.setattr(fit_progress.FitProgress, "__call__", press)
         done = run_cli("batch", path, "--summary", scans / "s.csv")
     assert done.code == 130
     assert "the same command goes on" in done.err

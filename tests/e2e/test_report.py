@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from dipmed import jobs
 from dipmed.io import save_ismrmrd
 
 UNDERSAMPLED = ("--undersample", "random:R=2,acs=12,seed=0")
@@ -49,8 +50,10 @@ def named_scan(scan, tmp_path):
     return path
 
 
-def test_a_page_says_what_to_know_and_fetches_nothing(run_cli, named_scan, tmp_path):
-    page = tmp_path / "page.html"
+def test_a_page_says_what_to_know_and_fetches_nothing(run_cli, named_scan, tmp_path, monkeypatch):
+    page, calibrated = tmp_path / "page.html", []
+    find_maps = jobs.estimate_maps
+    monkeypatch.setattr(jobs, "estimate_maps", lambda *a, **k: calibrated.append(1) or find_maps(*a, **k))
     fit = ("--iterations", 20, "--watch", "windowed-variance,self-referenced", "--set", "network.channels=8,8")
     done = run_cli(
         "recon", named_scan, "-o", tmp_path / "a.nii", *UNDERSAMPLED, *fit, "--uncertainty", "jitter", "--report", page
@@ -79,6 +82,7 @@ def test_a_page_says_what_to_know_and_fetches_nothing(run_cli, named_scan, tmp_p
         assert rule in outline.text
     panels = [named["aria-label"] for tag, named in outline.tags if tag == "canvas"]
     assert panels == ["dip", "cg-sense, 10 iterations", "disagreement with the data", "standard deviation"]
+    assert len(calibrated) == 2  # each slice once
 
 
 def test_who_is_named_is_named_as_text(run_cli, named_scan, tmp_path):

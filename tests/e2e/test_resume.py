@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from dipmed import display
+from dipmed import fit_progress
 from dipmed import jobs as jobs_module
 from dipmed.io import load_image, save_ismrmrd
 from dipmed.phantom import brain_phantom_scan
@@ -20,15 +20,15 @@ OPTIONS = ("--undersample", "random:R=2,acs=12,seed=0", "--iterations", 20, "--d
 DIE = """
 import os, signal, sys
 import numpy as np
-from dipmed import cli, display
+from dipmed import cli, fit_progress
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 moment = sys.argv.pop(1)
 if moment.startswith("in fit"):
-    show, last = display.FitProgress.__call__, int(moment[-1])
-    display.FitProgress.__call__ = lambda self, image, n, state: die() if image == last else show(self, image, n, state)
+    show, last = fit_progress.FitProgress.__call__, int(moment[-1])
+    fit_progress.FitProgress.__call__ = lambda self, at, n, state: die() if at == last else show(self, at, n, state)
 else:
     save, written = np.savez, []
     def half(path, **arrays):
@@ -72,7 +72,7 @@ def in_image_3(monkeypatch):
     """Have something done in the middle of the third image."""
 
     def do(what):
-        monkeypatch.setattr(display.FitProgress, "__call__", lambda _, image, *__: what() if image == 2 else None)
+        monkeypatch.setattr(fit_progress.FitProgress, "__call__", lambda _, image, *__: what() if image == 2 else None)
 
     return do
 
@@ -255,7 +255,7 @@ def test_a_single_image_that_ctrl_c_cut_short_is_made_again(run_cli, scan_file, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(display.FitProgress, "__call__", press)
+        patch.setattr(fit_progress.FitProgress, "__call__", press)
         done = run_cli(command, file, "-o", out, *options)
     assert done.code == 130
     assert "images done: 0, kept in" in done.err

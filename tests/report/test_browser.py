@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dipmed.places import Places
 from dipmed.report.page import Page, Part, Sampling, Scores, save_page
-from dipmed.report.places import Places
 from dipmed.report.viewer import Layer, pack
 from dipmed.scan import ImageVolume
 

@@ -6,8 +6,8 @@ import zlib
 import numpy as np
 import pytest
 
+from dipmed.places import Places
 from dipmed.report.charts import HEIGHT, draw
-from dipmed.report.places import Places
 from dipmed.report.viewer import Layer, pack
 from dipmed.scan import ImageVolume
 
