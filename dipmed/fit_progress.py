@@ -130,7 +130,7 @@ class _Curves:
     """The state of one fit, and the curves that led there."""
 
     def __init__(self) -> None:
-        self.last: Progress = Progress(0, 1, 0.0, "", {}, 0.0, 0.0)
+        self.last: Progress = Progress(0, 1, 0.0, "", None, {}, 0.0, 0.0)
         self._errors: list[float] = []
         self._criteria: list[float] = []
 

@@ -16,7 +16,7 @@ from operators.errors import DipmedError
 
 SCAN, OUT = "scan", "out"
 _FILES = ("weights", "mask", "maps", "reference-image", "like")
-_FOR_ALL_ROWS = ("json", "workers", "scheduler", "resume", "force", "help")
+_FOR_ALL_ROWS = ("json", "log-to", "workers", "scheduler", "resume", "force", "help")
 _YES_NO = {"yes": True, "no": False, "": False}
 _BETWEEN = ";"  # between values of an option that may be repeated
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -43,10 +43,10 @@ class Progress:
     ----------
     data_error
         The loss.
-    rule
-        Name of the rule that decides.
-    criteria
-        Last value of each rule that has judged, by its name.
+    rule, criterion
+        Name of the rule that decides, and its last value; None before it has judged.
+    points
+        Of each rule by its name, what has been added to its curve since the report before, ``(iteration, value)``.
     seconds, seconds_left
         Since the fit began, and until its last iteration.
     image
@@ -57,15 +57,11 @@ class Progress:
     iterations: int
     data_error: float
     rule: str
-    criteria: dict[str, float]
+    criterion: float | None
+    points: dict[str, list[tuple[int, float]]]
     seconds: float
     seconds_left: float
     image: Callable[[], Tensor] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def criterion(self) -> float | None:
-        """The last value of the rule that decides; None before it has judged."""
-        return self.criteria.get(self.rule)
 
 
 @dataclass(frozen=True)
@@ -161,6 +157,7 @@ class Fit:
         self.chosen_at = 0
         self.refit_from: int | None = None
         self.output = self.chosen
+        self._told: Counter[str] = Counter()
         self.losses: list[tuple[int, float]] = []
         method.begin(self)
         # two, because a step can spoil the weights after a loss that was still good
@@ -379,12 +376,17 @@ class Fit:
     def report(self, after: int = 0) -> Progress:
         """What a progress display may show now; iterations are counted on from those of a fit before."""
         elapsed = time.perf_counter() - self.start
+        curves = self.panel.curves
+        judged = curves[self.rule.name]
+        new = {name: [(after + at, value) for at, value in curves[name][self._told[name] :]] for name in curves}
+        self._told = Counter({name: len(points) for name, points in curves.items()})
         return Progress(
             iteration=after + self.iteration,
             iterations=after + self.config.iterations,
             data_error=self.losses[-1][1],
             rule=self.rule.name,
-            criteria={name: points[-1][1] for name, points in self.panel.curves.items() if points},
+            criterion=judged[-1][1] if judged else None,
+            points=new,
             seconds=elapsed,
             seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
             image=lambda: self.candidate[0] / self.problem.scale,

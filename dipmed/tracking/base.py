@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,6 +71,7 @@ class Tracker(Listener):
         self._affine: NDArray[np.float64]
         self._shown_at: dict[str, float] = {}
         self._fits: dict[int, tuple[int, int]] = {}
+        self._written_to: dict[str, int] = {}
 
     def begin(self, prepared: Scan, settings: ReconSettings, n_resumed: int) -> None:
         self._places, self._affine = places_of(prepared, settings), prepared.affine
@@ -77,12 +79,12 @@ class Tracker(Listener):
 
     def progress(self, job: Job, state: Progress) -> None:
         name = self._name(self._places.number(*job.place), state.iteration)
-        self._try(lambda: self._progress(name, state))
+        self._try(partial(self._progress, name, state))
 
     def _progress(self, name: str, state: Progress) -> None:
-        self._writer.scalar(f"loss/{name}", state.data_error, state.iteration)
-        for rule, value in state.criteria.items():
-            self._writer.scalar(f"{rule}/{name}", value, state.iteration)
+        self._add("loss", name, [(state.iteration, state.data_error)])
+        for rule, points in state.points.items():
+            self._add(rule, name, points)
         self._writer.scalar(f"seconds/{name}", state.seconds, state.iteration)
         now = self._clock()
         if state.image is not None and now - self._shown_at.get(name, -_PREVIEW_S) >= _PREVIEW_S:
@@ -94,9 +96,20 @@ class Tracker(Listener):
         for frame, part in enumerate(parts, start=job.frame):
             number = self._places.number(frame, job.slice)
             self._was_interrupted |= part.status == "interrupted"
-            self._try(lambda number=number, part=part: self._finished(number, part))  # type: ignore[misc]
+            self._try(partial(self._finished, number, part))
+
+    def _add(self, curve: str, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Write what of a curve has not been written yet."""
+        tag = f"{curve}/{name}"
+        for at, value in points:
+            if at > self._written_to.get(tag, -1):
+                self._writer.scalar(tag, value, at)
+                self._written_to[tag] = at
 
     def _finished(self, number: int, part: Reconstruction) -> None:
+        again, _ = self._fits.get(number, (1, 0))
+        for curve, points in part.curves.items():  # rules that watch are heard of late
+            self._add(curve, self._called(number, again), points)
         name = self._places.name_part(number)
         self._writer.picture(f"image/{name}", picture(part.image, self._affine), part.iterations)
         self._writer.scalar("kept iteration", part.stop.iteration, number)
@@ -116,6 +129,9 @@ class Tracker(Listener):
         if iteration < last:
             again += 1
         self._fits[number] = again, iteration
+        return self._called(number, again)
+
+    def _called(self, number: int, again: int) -> str:
         return self._places.name_part(number) + (f" ({again})" if again > 1 else "")
 
     def _try(self, act: Callable[[], None]) -> None:
