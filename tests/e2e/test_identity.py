@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from dipmed import display
+from dipmed import fit_progress
 from dipmed.io import save_image
 from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_study import new_study
@@ -119,7 +119,7 @@ def test_a_fit_that_is_broken_off_and_goes_on_names_nobody(
             raise DipmedError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(display.FitProgress, "__call__", stop)
+        patch.setattr(fit_progress.FitProgress, "__call__", stop)
         stopped = run_cli(*command)
     assert stopped.code == 1
     assert len(list((out / "image.nii.gz.parts").glob("*.npz"))) == 1
