@@ -125,3 +125,13 @@ def test_curves_in_letters():
     assert curve([1.0, float("nan"), 1.0], "abc") == "a a"
     assert curve(list(range(-100, 0)), "abcdefghij", 10) == "abcdefghij"
     assert curve([]) == ""
+
+
+def test_images_that_are_fitted_together_are_announced_once(scan):
+    screen = io.StringIO()
+    view = FitProgress(Console(file=screen, width=80))
+    view.begin(prepare(scan, FIT), FIT, 0)
+    for iteration in (10, 20):
+        for index in (0, 1):
+            view.progress(job(index), state(iteration, 0.5, 0.25))
+    assert screen.getvalue().splitlines() == [f"image {n}/3: the fit has begun" for n in (1, 2)]
