@@ -1,5 +1,7 @@
 import os
 import signal
+import socket
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +21,11 @@ FIT = ReconSettings(device="cpu", sets=("network.channels=8,8",), changes={"iter
 
 @pytest.fixture(scope="module")
 def workers():
-    """Two processes, with one thread each as in `one_thread`."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Two processes, with one thread each as in `one_thread`, while something else has Dask's usual port."""
+    with socket.socket() as other, pytest.MonkeyPatch.context() as patch:
+        with suppress(OSError):  # somebody has it already
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
         patch.setattr(torch, "get_num_threads", lambda: 2)
         with local_cluster(2) as cluster:
             yield cluster
