@@ -101,7 +101,7 @@ def recon_request(
         bool,
         typer.Option(
             "--warm-start",
-            help="Start the fit of each slice from the one before, for a shorter fit; on CT it costs 0.3 dB or more.",
+            help="Start the fit of each slice from the one before, for a shorter fit and a worse image, by up to 3 dB.",
         ),
     ] = False,
     uncertainty: UncertaintyOption = None,
