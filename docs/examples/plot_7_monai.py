@@ -35,6 +35,7 @@ pipeline = Compose(
     ]
 )
 found = pipeline({"kspace": file})
+folder.cleanup()
 image = found["image"]  # (frame, x, y, z)
 print(tuple(image.shape), image.pixdim.tolist())
 print(image.meta["stop"])
