@@ -1,10 +1,12 @@
 import pickle
 
+import monai
 import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, PersistentDataset, decollate_batch
 from monai.transforms import Compose, LoadImaged, SaveImage, SaveImaged
+from packaging.version import Version
 
 from dipmed.calib.coils import compress_coils
 from dipmed.calib.noise import prewhiten
@@ -35,6 +37,9 @@ from dipmed.transforms import (
     scan_from_tensor,
     scan_to_tensor,
 )
+
+KEEPS_META = Version(monai.__version__) >= Version("1.6")
+"""Whether this MONAI's persistent data sets can keep what a tensor says of a scan."""
 
 RULE = "random:R=2,acs=12"
 BRIEF = {"iterations": 4, "sets": ("network.channels=8,8",), "device": "cpu"}
@@ -204,16 +209,17 @@ def test_in_datasets_and_workers(scan_file, tmp_path):
     load_once = [LoadScand("kspace")]
     random = [RandUndersampleKSpaced("kspace", RULE), AdjointReconstructd("kspace", output_key="image", device="cpu")]
     pipeline = Compose([*load_once, *random])
-    cached = CacheDataset(data, pipeline, cache_rate=1.0, num_workers=1, progress=False)
-    persistent = PersistentDataset(data, pipeline, tmp_path, track_meta=True, weights_only=False)
-    for dataset in (cached, persistent):
+    datasets = [CacheDataset(data, pipeline, cache_rate=1.0, num_workers=1, progress=False)]
+    if KEEPS_META:
+        datasets.append(PersistentDataset(data, pipeline, tmp_path, track_meta=True, weights_only=False))
+    for dataset in datasets:
         pipeline.set_random_state(seed=0)
         batch = next(iter(DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork")))
         assert batch["image"].shape == (2, 1, 32, 28, 2)
         masks = [one["kspace"].meta["mask"] for one in decollate_batch(batch)]
         assert not torch.equal(*masks)
 
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == KEEPS_META
 
 
 def test_a_dicom_series_lies_where_the_scan_does(scan_file, tmp_path):
