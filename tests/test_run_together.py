@@ -18,7 +18,7 @@ from dipmed.recon import reconstruct
 from dipmed.run_together import make_plan
 from dipmed.scan import DipmedError
 
-TINY = ("network.channels=8,8", "network.skip_channels=4", "network.up_channels=4", "inputs=zero-filled", "rate=3e-3")
+TINY = ("network.channels=8,8", "network.skip_channels=4", "network.up_channels=4", "inputs=zero-filled", "rate=1e-3")
 SETTINGS = ReconSettings(
     changes={"iterations": 10, "mixed_precision": "off", "adam_rate": 3e-4},
     sets=TINY,
