@@ -299,7 +299,9 @@ def test_nifti_header_that_cannot_be(tmp_path, fields, words):
         load_image(save_nifti(tmp_path, **fields))
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"", mtime=0), gzip.compress(bytes(400), mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"", b"text", gzip.compress(b"", mtime=0), gzip.compress(bytes(400), mtime=0)[:-9]]
+)
 def test_no_nifti(tmp_path, content):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content)
