@@ -78,13 +78,12 @@ def _applies(needed: Requirement, extra: str) -> bool:
 
 def licence_of(package: Distribution) -> str:
     """What the package says, as an SPDX expression where that is possible."""
-    expression = package.metadata["License-Expression"]
-    if expression:
+    for expression in package.metadata.get_all("License-Expression") or []:
         return expression
     classifiers = package.metadata.get_all("Classifier") or []
     said = [entry.rpartition(" :: ")[2] for entry in classifiers if entry.startswith("License ::")]
     if not said:
-        said = [(package.metadata["License"] or "nothing").partition("\n")[0]]
+        said = [text.partition("\n")[0] for text in package.metadata.get_all("License") or ["nothing"]]
     return " AND ".join(KNOWN.get(entry, entry) for entry in said)
 
 

@@ -10,6 +10,8 @@ from dipmed.scan import DipmedError
 CONFIG = FitConfig(
     network=NetworkConfig(channels=(8, 8), skip_channels=4, up_channels=8),
     inputs=("zero-filled",),
+    gain=1.0,
+    rate=0.03,
     iterations=40,
     mixed_precision="off",
 )

@@ -119,7 +119,8 @@ def test_ctrl_c_keeps_the_best_image_so_far(scan_file, tmp_path):
     assert float(np.abs(nibabel.load(out).get_fdata()).max()) > 0
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["stop"]["rule"] == "interrupted"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["image.nii.gz", "log.txt", "r.json"]
+    # beside it what --resume goes on from
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["image.nii.gz", "image.nii.gz.parts", "log.txt", "r.json"]
 
 
 def test_a_time_limit_is_kept(run_cli, scan_file, tmp_path):
