@@ -75,6 +75,20 @@ DEFAULT_METHODS = {
 }
 
 
+def score_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The scores of a row for people: method, PSNR, SSIM, NRMSE, seconds of the fit, iterations, regret, stop."""
+    return (
+        row["method"],
+        f"{row['psnr']:.2f}",
+        f"{row['ssim']:.4f}",
+        f"{row['nrmse']:.4f}",
+        f"{row['seconds_fit']:.1f}",
+        str(row["iterations"]),
+        "" if row["regret"] is None else f"{row['regret']:.2f}",
+        row["stop"]["rule"],
+    )
+
+
 def compare(
     scan: Scan,
     methods: Sequence[str] | None,

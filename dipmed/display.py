@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dipmed.compare import Comparison
+from dipmed.compare import Comparison, score_cells
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
 from dipmed.evaluate import GAUSSIAN_WITHIN
@@ -60,14 +60,7 @@ def show_comparison(console: Console, result: Comparison) -> None:
         table.add_column(f"in 1/2/3 σ, Gauss {_percentages(GAUSSIAN_WITHIN)}", justify="right")
     for row in result.rows:
         table.add_row(
-            row["method"],
-            f"{row['psnr']:.2f}",
-            f"{row['ssim']:.4f}",
-            f"{row['nrmse']:.4f}",
-            f"{row['seconds_fit']:.1f}",
-            str(row["iterations"]),
-            "" if row["regret"] is None else f"{row['regret']:.2f}",
-            row["stop"]["rule"],
+            *score_cells(row),
             *([_percentages(row["calibration"]["within"]) if row["calibration"] else ""] if has_std else []),
         )
     console.print(table)

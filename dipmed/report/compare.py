@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dipmed.compare import Comparison
+from dipmed.compare import Comparison, score_cells
 from dipmed.evaluate import scale_factor
 from dipmed.methods import find_method
 from dipmed.places import Places
@@ -85,7 +85,7 @@ def comparison_page(result: Comparison, record: dict[str, Any], *, identity: tup
         remarks=tuple((title, texts) for title, texts in remarks if texts),
         tables=_tables(record),
         all_well="noise was measured.",
-        scores=Scores(_COLUMNS, tuple(_score_row(row) for row in result.rows), _ABOUT),
+        scores=Scores(_COLUMNS, tuple(map(score_cells, result.rows)), _ABOUT),
         parts_follow=False,
         identity=identity,
     )
@@ -126,19 +126,6 @@ def _layers(result: Comparison) -> list[Layer]:
 
 def _volume(result: Comparison, image: NDArray[Any]) -> ImageVolume:
     return ImageVolume(image[..., None] if image.ndim == 2 else image, result.prepared.affine)
-
-
-def _score_row(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        row["method"],
-        f"{row['psnr']:.2f}",
-        f"{row['ssim']:.4f}",
-        f"{row['nrmse']:.4f}",
-        f"{row['seconds_fit']:.1f}",
-        str(row["iterations"]),
-        "" if row["regret"] is None else f"{row['regret']:.2f}",
-        row["stop"]["rule"],
-    )
 
 
 def _tables(record: dict[str, Any]) -> tuple[Table, ...]:
