@@ -3,6 +3,7 @@
 # Everything lands in demo-output/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+dipmed_extras=
 source scripts/venv.sh
 
 out=demo-output
