@@ -32,7 +32,7 @@ from dipmed.dip import DeepImagePrior
 from dipmed.dip.batch import Batch
 from dipmed.dip.methods import FIT_METHODS
 from dipmed.dip.precision import uses_bfloat16
-from dipmed.nets import UNet
+from dipmed.nets import UNet, last_format
 from dipmed.scan import Reconstruction
 from operators import CartesianMRI, Grid, LinearOperator, ParallelBeam, SliceProjector, angles_over, make_mask
 
@@ -252,7 +252,7 @@ def time_layers(case: Case, layers: list[Layer], copies: int, *, grouped: bool, 
     for layer in layers:
         n_in, *sizes = layer.input
         n_out = layer.kernel[0]
-        last = torch.channels_last if len(sizes) == 2 else torch.channels_last_3d
+        last = last_format(len(sizes))
         convolve = functional.conv2d if len(sizes) == 2 else functional.conv3d
         groups, batch = (copies, 1) if grouped else (1, copies)
         x = torch.randn(batch, groups * n_in, *sizes, device=device, dtype=half).contiguous(memory_format=last)

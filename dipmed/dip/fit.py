@@ -21,7 +21,7 @@ from dipmed.dip.problem import Problem
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.start import start_from
 from dipmed.dip.stopping import Panel, Sight
-from dipmed.nets import channels_last, checkpoint_activations, to_channels, to_image
+from dipmed.nets import channels_last, checkpoint_activations, last_format, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
 from operators import total_variation
 
@@ -137,7 +137,7 @@ class Fit:
         self.shape = tuple(problem.adjoint_data.shape[1:])
         self.n_channels = to_channels(problem.adjoint_data[None]).shape[1]
         self.autocast = autocast(config, self.device)
-        self.memory_format = torch.channels_last if len(self.shape) == 2 else torch.channels_last_3d
+        self.memory_format = last_format(len(self.shape))
         self.iteration = 0
         self.rate_factor = 1.0
         self.input = method.make_input(self).contiguous(memory_format=self.memory_format)

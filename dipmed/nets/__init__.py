@@ -1,6 +1,6 @@
 """Untrained networks and the border between complex images and their channels."""
 
-from dipmed.nets.channels import channels_last, crop_to, pad_to_multiple, to_channels, to_image
+from dipmed.nets.channels import channels_last, crop_to, last_format, pad_to_multiple, to_channels, to_image
 from dipmed.nets.conv_decoder import ConvDecoder
 from dipmed.nets.deep_decoder import DeepDecoder
 from dipmed.nets.factory import build, initialise, make_network
@@ -28,6 +28,7 @@ __all__ = [
     "fourier_features",
     "helix",
     "initialise",
+    "last_format",
     "low_pass_noise",
     "make_network",
     "pad_to_multiple",

@@ -39,6 +39,11 @@ def crop_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x
 
 
+def last_format(ndim: int) -> torch.memory_format:
+    """The order in memory, channels last, of features of images with ``ndim`` dimensions."""
+    return torch.channels_last if ndim == 2 else torch.channels_last_3d
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Copy ``(batch, channel, x, y[, z])`` to an order in memory in which the channels come last, also a single one.
 
@@ -48,5 +53,4 @@ def channels_last(x: Tensor) -> Tensor:
     """
     if x.ndim not in (4, 5):
         return x
-    last = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=last).copy_(x)
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=last_format(x.ndim - 2)).copy_(x)

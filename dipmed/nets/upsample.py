@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dipmed.nets.channels import last_format
 from dipmed.nets.low_pass import Gaussian, Kaiser, LowPass
 
 Upsampling = Literal["nearest", "linear", "kaiser", "gaussian"] | LowPass
@@ -66,7 +67,7 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        last = torch.channels_last if gradient.ndim == 4 else torch.channels_last_3d
+        last = last_format(gradient.ndim - 2)
         return tuple(part.contiguous(memory_format=last) for part in torch.split(gradient, ctx.n_channels, 1))
 
 
