@@ -98,12 +98,18 @@ def is_orthogonalised(parameter: Tensor, config: FitConfig) -> bool:
     return config.optimizer == "muon" and parameter.ndim >= 4 and parameter.shape[0] >= _MIN_ROWS
 
 
-def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Share the network's parameters among the optimizers that ``config`` asks for."""
+def split_parameters(network: nn.Module, config: FitConfig) -> tuple[list[Tensor], list[Tensor]]:
+    """The kernels whose updates are orthogonalised, and all other parameters."""
     kernels: list[Tensor] = []
     others: list[Tensor] = []
     for parameter in network.parameters():
         (kernels if is_orthogonalised(parameter, config) else others).append(parameter)
+    return kernels, others
+
+
+def make_optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
+    """Share the network's parameters among the optimizers that ``config`` asks for."""
+    kernels, others = split_parameters(network, config)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam(others, lr=config.adam_rate, betas=ADAM_BETAS, eps=ADAM_EPS, fused=True)
     ]

@@ -25,6 +25,7 @@ from dipmed.dip.optimizers import (
     is_orthogonalised,
     orthogonalise,
     rate_for,
+    split_parameters,
 )
 from dipmed.nets import UNet
 from dipmed.scan import DipmedError
@@ -99,10 +100,7 @@ class Row(torch.optim.Optimizer):
     """
 
     def __init__(self, stack: Stack, number: int, fit: Fit) -> None:
-        kernels: list[Tensor] = []
-        others: list[Tensor] = []
-        for parameter in fit.network.parameters():
-            (kernels if is_orthogonalised(parameter, fit.config) else others).append(parameter)
+        kernels, others = split_parameters(fit.network, fit.config)
         groups = [{"params": kernels, "lr": fit.config.rate}, {"params": others, "lr": fit.config.adam_rate}]
         super().__init__(groups, {})
         if kind_of(fit) != stack.kind:
