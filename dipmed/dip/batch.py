@@ -155,7 +155,7 @@ class Batch(Generic[Key]):
             self._members.append(member)
             return True
         self.in_flight = len(self._members)
-        self._run_at_once(min(self._stack.at_once, self.in_flight))
+        self._run_at_once(self._stack, min(self._stack.at_once, self.in_flight))
         return False
 
     @torch.inference_mode(False)
@@ -182,38 +182,37 @@ class Batch(Generic[Key]):
 
         Nothing changes before all is computed, so that it can be done again, with the same noise on the inputs.
         """
-        assert self._stack is not None  # noqa: S101  # there are members
-        n = min(self._stack.at_once, len(members))
+        stack = members[0].row.stack
+        n = min(stack.at_once, len(members))
         try:
             return self._move(members[:n], seen[:n])
         except torch.cuda.OutOfMemoryError:
             if n == 1:
                 raise
-        except Exception as error:
-            if not self._stack.program.compiles:
+        except Exception as error:  # compilers fail in many ways; what is no fault of theirs comes again without
+            if not stack.program.compiles:
                 raise
-            self._stack.program.give_up()
+            stack.program.give_up()
             self.messages.append(f"torch could not compile the fit, which went on without: {_first_line(error)}")
             return []
         # outside of the handler, which holds on to what was computed so far
-        self._run_at_once(n // 2)
+        self._run_at_once(stack, n // 2)
         return []
 
-    def _run_at_once(self, n: int) -> None:
-        assert self._stack is not None  # noqa: S101  # there are members
-        self._stack.at_once = n
+    def _run_at_once(self, stack: Stack, n: int) -> None:
+        stack.at_once = n
         torch.cuda.empty_cache()
         self.messages.append(f"the GPU's memory was full; the fits went on with {n} at a time")
 
     def _move(self, members: Sequence[_Member[Key]], seen: Sequence[Tensor]) -> list[Loss]:
-        assert self._stack is not None  # noqa: S101  # there are members
         rows = [member.row for member in members]
-        self._stack.program.begin_step()
-        weights, channels = self._stack.forward(rows, seen)
+        stack = rows[0].stack
+        stack.program.begin_step()
+        weights, channels = stack.forward(rows, seen)
         fits = [member.leg.fit for member in members]
         losses = [fit.loss_of(fit.image_of(own)) for fit, own in zip(fits, channels, strict=True)]
         torch.stack([loss.surrogate for loss in losses]).sum().backward()  # type: ignore[no-untyped-call]
-        self._stack.step(rows, weights)
+        stack.step(rows, weights)
         return losses
 
     def _look(self, member: _Member[Key], loss: Loss) -> None:
