@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dipmed.io.dicom_study import Study
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
-    from dipmed.report import Follower
-    from dipmed.report.page import Page
     from dipmed.scan import Scan
 
 
@@ -127,7 +125,7 @@ class ReconRequest:
         from dipmed.outputs import dicom_details, save_outputs
         from dipmed.recon import reconstruct
         from dipmed.record import recon_record
-        from dipmed.report import Follower, save_page
+        from dipmed.report import Follower, identity_of, recon_page, save_page
         from dipmed.tracking import open_trackers
 
         study, replaces = self.check(), self.replaces
@@ -148,21 +146,15 @@ class ReconRequest:
                         scan, self.settings, choice=choice, listeners=listeners, store=store, cluster=cluster
                     )
             written = save_outputs(result, self.out, complex=self.complex_image, dicom=dicom, force=replaces)
+            record = recon_record(result, self.settings)
             if self.json_file is not None:
-                record = {**recon_record(result, self.settings), "asked": self.asked(scan)}
-                write_json(self.json_file, record, force=replaces)
+                write_json(self.json_file, {**record, "asked": self.asked(scan)}, force=replaces)
             end_store(store, self.how_to_go_on, was_interrupted=result.was_interrupted)
         if self.report is not None and follower is not None:
-            save_page(self._page(result, follower, study), self.report, force=replaces)
+            page = recon_page(result, record, follower, identity=identity_of(self.file, study) if self.identify else ())
+            save_page(page, self.report, force=replaces)
             written.append(self.report)
         return result, written
-
-    def _page(self, result: ScanResult, follower: Follower, study: Study | None) -> Page:
-        from dipmed.record import recon_record
-        from dipmed.report import identity_of, recon_page
-
-        identity = identity_of(self.file, study) if self.identify else ()
-        return recon_page(result, recon_record(result, self.settings), follower, identity=identity)
 
     def asked(self, scan: Scan) -> dict[str, Any]:
         """Describe what decides the image, without a name or a path, and without where and by which version."""
