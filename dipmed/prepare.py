@@ -138,7 +138,7 @@ class ReconSettings:
         config = method.configure(find_preset(self.preset_for(modality, ndim)), modality)
         if self.weights is not None and method.takes_weights:
             config = config.replace(network=self.weights.network)
-        changes = {**method.read_settings(self.sets)[1], **self.changes}
+        changes = self.chosen_changes()
         if isinstance(changes.get("network"), dict):
             changes["network"] = replace(config.network, **changes["network"])
         return config.replace(**changes)
@@ -179,6 +179,10 @@ class ReconSettings:
         if fit is None:
             return f"{self.method} is no fit, and has no uncertainty; choose a fit, as `dipmed methods` lists them"
         return self.uncertainty.objection(fit, self.fit_config(modality, ndim))
+
+    def chosen_changes(self) -> dict[str, Any]:
+        """The settings of the fit that were asked for, by name."""
+        return {**find_method(self.method).read_settings(self.sets)[1], **self.changes}
 
     def method_options(self) -> dict[str, Any]:
         """What was chosen of the method's own options."""

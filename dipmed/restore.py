@@ -21,8 +21,8 @@ from dipmed.io.image_store import ImageStore
 from dipmed.io.source_volume import SourceVolume
 from dipmed.manifest import image_manifest
 from dipmed.memory import check_memory, image_memory
-from dipmed.methods import find_method
 from dipmed.prepare import ReconSettings
+from dipmed.run_job import as_status
 from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, StopReason
 from dipmed.simulate.volume import from_slice, voxel_sizes
 from dipmed.solvers import total_variation_image
@@ -85,10 +85,7 @@ class RestoreSettings:
 
     @property
     def _chooses_variation(self) -> bool:
-        return "variation_weight" in {
-            **find_method(self.fit.method).read_settings(self.fit.sets)[1],
-            **self.fit.changes,
-        }
+        return "variation_weight" in self.fit.chosen_changes()
 
     def chosen(self) -> dict[str, Any]:
         """What decides the volume beside the settings of the fit, by name."""
@@ -259,10 +256,9 @@ def _restore_piece(piece: Piece, settings: RestoreSettings, sigma: float, fit: P
     if fit is None:
         return replace(_least_variation(piece, weight), status="interrupted")
     try:
-        part = fit(piece, settings.config(weight))
+        return as_status(fit(piece, settings.config(weight)))
     except DivergedError as error:
         return replace(_least_variation(piece, weight), status="filled", trouble=f"by tv, because {error}")
-    return replace(part, status="interrupted") if part.stop.rule == "interrupted" else part
 
 
 def _notes(parts: Sequence[Reconstruction]) -> list[str]:
