@@ -90,7 +90,7 @@ def frames_of(path: Path, header: Dataset) -> list[Frame]:
     shared = header.get(_SHARED) or []
     if len(own) != n_frames:
         raise FormatError(f"{path} should describe each of its {n_frames} frames, but describes {len(own)}")
-    return [_frame(path, number, [item, *shared], nested=True) for number, item in enumerate(own)]
+    return [_frame(path, number, [item, *shared, header], nested=True) for number, item in enumerate(own)]
 
 
 def _frame(path: Path, number: int, sources: list[Any], *, nested: bool) -> Frame:

@@ -47,6 +47,8 @@ def enhanced_object(series: Series) -> Dataset:
     groups = instance.SharedFunctionalGroupsSequence[0]
     groups.FrameAnatomySequence = [_item(FrameLaterality="U", AnatomicRegionSequence=[code(*_ANYWHERE)])]
     groups.PixelValueTransformationSequence = [_item(**_rescaling(series.values))]
+    if not series.values.rescaled:
+        groups.RealWorldValueMappingSequence = [real_world_mapping(series.values)]
     groups.FrameVOILUTSequence = [_item()]
     add_window(groups.FrameVOILUTSequence[0], series.values)
     frame_type = _item(FrameType=kind)
@@ -82,6 +84,8 @@ def capture_object(series: Series) -> Dataset:
     for name, value in _rescaling(series.values).items():
         setattr(instance, name, value)
     add_window(instance, series.values)
+    # not in the functional groups: the standard lists no such group for captures
+    instance.RealWorldValueMappingSequence = [real_world_mapping(series.values)]
     if instance.NumberOfFrames > 1:
         instance.FrameIncrementPointer = _PER_FRAME
     return instance
@@ -120,7 +124,7 @@ def _add_dimensions(instance: Dataset) -> None:
 
 
 def _shared(series: Series) -> Dataset:
-    planes, values = series.planes, series.values
+    planes = series.planes
     groups = _item()
     groups.PixelMeasuresSequence = [
         _item(
@@ -132,8 +136,6 @@ def _shared(series: Series) -> Dataset:
     groups.PlaneOrientationSequence = [
         _item(ImageOrientationPatient=decimals([*planes.row_dir, *planes.column_dir])),
     ]
-    if not values.rescaled:
-        groups.RealWorldValueMappingSequence = [real_world_mapping(values)]
     return groups
 
 
