@@ -1,8 +1,15 @@
-"""DICOM series that are written, as other programs see them: dciodvfy, dcm2niix and SimpleITK."""
+"""DICOM series that are written, as other programs see them: dciodvfy, dicom-validator, dcm2niix and SimpleITK.
 
+dicom-validator judges by the tables of the standard of spring 2020, with the amendments that are named and explained in
+``standard_tables.py``. It knows which modules, functional groups and attributes an object must and may have, and the
+enumerated values; of the conditions it judges those that its parser understands, and takes the others as optional.
+"""
+
+import importlib.util
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,6 +17,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from dicom_validator.validator.error_handler import NullValidationResultHandler
+from dicom_validator.validator.iod_validator import IODValidator
+from pydicom.datadict import keyword_for_tag
 
 from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_study import new_study, study_of
@@ -20,6 +30,7 @@ from dipmed.scan import ImageVolume, SequenceFigures
 pytestmark = pytest.mark.reference
 
 NAMES = ["series", "all.dcm", "all.sc.dcm"]
+OBJECTS = {"MR Image", "Enhanced MR Image", "CT Image", "Enhanced CT Image", "Multi-frame Grayscale Word SC Image"}
 LEFT, BACK, HEAD = np.eye(3)  # LPS
 DIRECTIONS = {
     "axial": (LEFT, BACK, HEAD),
@@ -36,6 +47,29 @@ def _programs() -> None:
     for program in ("dciodvfy", "dcm2niix"):
         if shutil.which(program) is None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not on the path")
+
+
+@pytest.fixture(scope="session")
+def violations():
+    """A function that says what dicom-validator holds against files: module, keyword, what is wrong."""
+    place = Path(__file__).with_name("standard_tables.py")
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tables = module.standard_tables(OBJECTS)
+
+    def judge(path):
+        found = []
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            item = pydicom.dcmread(file)
+            result = IODValidator(item, tables, error_handler=NullValidationResultHandler()).validate()
+            by_module = result.module_errors.items()
+            errors = [(module, tag, error) for module, of_module in by_module for tag, error in of_module.items()]
+            assert result.sop_class_uid in tables.iods, "an object of a kind that is not judged"
+            found += [f"{module}: {keyword_for_tag(tag.tag)} {error.code.name}" for module, tag, error in errors]
+        return found
+
+    return judge
 
 
 def details(modality="mri", **changes):
@@ -101,18 +135,21 @@ def assert_same_in_mm(found, expected, *, scaled=False):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("modality", ["mri", "ct"])
-def test_objects_are_valid(tmp_path, name, modality):
+def test_objects_are_valid(tmp_path, violations, name, modality):
     figures = SequenceFigures(1.5, (2.0,), (0.08,), (), (1.0,), ())
     studies = {"own": new_study(), "named": new_study("P-17")}
     save_image(volume(affine("oblique")), tmp_path / "source", dicom=details(modality, study=studies["named"]))
     studies["same"] = study_of(tmp_path / "source")
+    studies["restored"] = replace(studies["same"], is_source=True)
     for number, (kind, study) in enumerate(studies.items()):
         path = tmp_path / str(number) / name
         path.parent.mkdir()
-        frames = (2,) if kind == "own" else ()
-        made = details(modality, study=study, sequence=figures)
-        save_image(volume(affine("oblique"), 9, 6, 3, *frames), path, dicom=made)
+        shape = {"own": (9, 6, 3, 2), "restored": (9, 6, 1)}.get(kind, (9, 6, 3))
+        quantity = "standard deviation" if kind == "named" else ""
+        made = details(modality, study=study, sequence=figures, quantity=quantity)
+        save_image(volume(affine("oblique"), *shape), path, dicom=made)
         assert errors(path) == []
+        assert violations(path) == []
 
 
 def test_the_validator_finds_errors(tmp_path):
@@ -121,6 +158,79 @@ def test_the_validator_finds_errors(tmp_path):
     del item.ContentQualification, item.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
     item.save_as(tmp_path / "a.dcm")
     assert any("ContentQualification" in line for line in errors(tmp_path / "a.dcm"))
+
+
+def without(*path):
+    """A change that deletes an element, by its path through sequences with one item."""
+
+    def change(item):
+        for sequence in path[:-1]:
+            (item,) = item[sequence].value
+        del item[path[-1]]
+
+    return change
+
+
+def with_value(name, value):
+    return lambda item: setattr(item, name, value)
+
+
+SHARED = "SharedFunctionalGroupsSequence"
+DAMAGES = {
+    "type 1": ("a.dcm", without("ContentQualification"), "Enhanced MR Image: ContentQualification TagMissing"),
+    "type 2": ("series", without("PatientName"), "Patient: PatientName TagMissing"),
+    "type 1, empty": ("series", with_value("Modality", ""), "General Series: Modality TagEmpty"),
+    "a required group": (
+        "a.dcm",
+        without(SHARED, "FrameAnatomySequence"),
+        "Frame Anatomy: FrameAnatomySequence TagMissing",
+    ),
+    "type 1 in a group": (
+        "a.dcm",
+        without(SHARED, "MRImageFrameTypeSequence", "FrameType"),
+        "MR Image Frame Type: FrameType TagMissing",
+    ),
+    "1C in a group": (
+        "a.dcm",
+        without(SHARED, "PixelMeasuresSequence", "SliceThickness"),
+        "Pixel Measures: SliceThickness TagMissing",
+    ),
+    "1C in a group, by the object": (
+        "a.dcm",
+        without(SHARED, "MRImageFrameTypeSequence", "ComplexImageComponent"),
+        "MR Image Frame Type: ComplexImageComponent TagMissing",
+    ),
+    "1C by two values": ("a.sc.dcm", without("RescaleSlope"), "SC Multi-frame Image: RescaleSlope TagMissing"),
+    "1C by a value": (
+        "a.dcm",
+        with_value("LossyImageCompression", "01"),
+        "Enhanced MR Image: LossyImageCompressionRatio TagMissing",
+        "Enhanced MR Image: LossyImageCompressionMethod TagMissing",
+    ),
+    "1C by absence": (
+        "a.dcm",
+        without("DimensionIndexSequence"),
+        "Multi-frame Dimension: DimensionIndexSequence TagMissing",
+    ),
+    "enumerated value": (
+        "series",
+        with_value("BurnedInAnnotation", "MAYBE"),
+        "General Image: BurnedInAnnotation EnumValueNotAllowed",
+    ),
+    "of another object": ("series", with_value("KVP", "120"), "General: KVP TagUnexpected"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_dicom_validator_finds_an_error(tmp_path, violations, damage):
+    name, change, *reports = DAMAGES[damage]
+    save_image(volume(affine("oblique"), 9, 6, 1), tmp_path / name, dicom=details())
+    (file,) = (tmp_path / name).iterdir() if name == "series" else [tmp_path / name]
+    assert violations(file) == []
+    item = pydicom.dcmread(file)
+    change(item)
+    item.save_as(file)
+    assert violations(file) == reports
 
 
 @pytest.mark.parametrize("plane", DIRECTIONS)
