@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data.image_reader import ImageReader
 from monai.data.image_writer import SUPPORTED_WRITERS, ImageWriter, init, register_writer
 from monai.transforms.io.array import SUPPORTED_READERS
@@ -26,11 +27,12 @@ _IMAGES = ("cfl", "npz", "h5")
 
 
 class ScanReader(ImageReader):
-    """Reads k-space and projections as ``LoadImage`` asks for it; the tensor is that of `LoadScan`.
+    """Reads k-space and projections as ``LoadImage`` asks for it.
 
     Chosen by itself for ``.h5``, ``.mrd``, ``.mat``, ``.dat`` (Siemens) and ``.cfl`` (BART); for others, such as
-    ``.npy`` or a folder of projections, by ``LoadImage(reader=ScanReader)``. ``LoadImage`` needs ``dtype=None``, since
-    it makes all values float32 otherwise.
+    ``.npy`` or a folder of projections, by ``LoadImage(reader=ScanReader)``. ``LoadImage`` makes all values float32, so
+    k-space comes as pairs of real and imaginary part along a last axis, as in ``monai.apps.reconstruction``; the rest
+    is that of `LoadScan`.
     """
 
     def verify_suffix(self, filename: Sequence[str | PathLike[str]] | str | PathLike[str]) -> bool:
@@ -44,7 +46,8 @@ class ScanReader(ImageReader):
 
     def get_data(self, img: Scan) -> tuple[NDArray[Any], dict[str, Any]]:
         tensor = scan_to_tensor(img)
-        return tensor.as_tensor().numpy(), dict(tensor.meta)
+        values = tensor.as_tensor()
+        return (torch.view_as_real(values) if values.is_complex() else values).numpy(), dict(tensor.meta)
 
 
 class VolumeWriter(ImageWriter):

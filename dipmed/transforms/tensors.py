@@ -2,7 +2,8 @@
 
 K-space
     complex64 ``(frame, slice, coil, x, y)``, ``(frame, 1, coil, x, y, z)`` or ``(frame, slice, coil, sample)``, as in
-    `dipmed.scan.KSpaceScan`; the rest of the scan lies in ``meta``.
+    `dipmed.scan.KSpaceScan`; the rest of the scan lies in ``meta``. `scan_from_tensor` also takes pairs of real and
+    imaginary part along one more axis, the last.
 Projections
     float32 ``(slice, view, column)`` or ``(1, view, row, column)``, as in `dipmed.scan.ProjectionScan`.
 Sensitivity maps
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from dipmed.calib.coils import CoilMaps
 from dipmed.io.geometry import Description, parse, to_json
-from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Scan, SequenceFigures
+from dipmed.scan import Complex64, DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Scan, SequenceFigures
 
 KIND = "dipmed_kind"
 """Key of ``meta`` that says what a tensor holds: ``"kspace"``, ``"projections"``, ``"maps"``, ``"image"``."""
@@ -171,11 +172,12 @@ def _kspace(tensor: MetaTensor) -> KSpaceScan:
         for name in ("mask", "trajectory", "noise_covariance", "calibration")
         if name in meta
     }
+    image_shape = tuple(int(n) for n in meta["image_shape"])
     return KSpaceScan(
-        kspace=_numpy(tensor).astype(np.complex64),
+        kspace=_complex(_numpy(tensor), 4 if "trajectory" in meta else 3 + len(image_shape)),
         mask=arrays.pop("mask", None),
         affine=_affine(tensor),
-        image_shape=tuple(int(n) for n in meta["image_shape"]),
+        image_shape=image_shape,
         source=meta["source"],
         frame_labels=tuple(json.loads(meta["frame_labels"])),
         n_readouts=None if "n_readouts" not in meta else int(meta["n_readouts"]),
@@ -183,6 +185,19 @@ def _kspace(tensor: MetaTensor) -> KSpaceScan:
         **arrays,
         **_sentences(meta),
     )
+
+
+def _complex(values: NDArray[Any], ndim: int) -> Complex64:
+    """K-space with ``ndim`` axes from complex values, or from pairs of real and imaginary part."""
+    if np.iscomplexobj(values):
+        return values.astype(np.complex64)
+    if values.ndim != ndim + 1 or values.shape[-1] != 2:
+        raise DipmedError(
+            f"k-space must be complex, or have pairs of real and imaginary part along a last axis, got {values.dtype} "
+            f"{values.shape}: its phase was lost on the way"
+        )
+    found: Complex64 = np.ascontiguousarray(values, np.float32).view(np.complex64)[..., 0]
+    return found
 
 
 def sequence_from(meta: Mapping[str, Any]) -> SequenceFigures:

@@ -5,11 +5,12 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset, decollate_batch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms import LoadImage
 
-from dipmed.io import load
+from dipmed.io import load, save_ismrmrd
 from dipmed.scan import DipmedError, ImageVolume, SequenceFigures
 from dipmed.simulate import ProjectionSettings, simulate
-from dipmed.transforms import scan_from_tensor, scan_to_tensor, volume_from_tensor, volume_to_tensor
+from dipmed.transforms import ScanReader, scan_from_tensor, scan_to_tensor, volume_from_tensor, volume_to_tensor
 
 
 def assert_same(found, expected):
@@ -71,6 +72,19 @@ def test_scans_are_stacked_in_a_batch_and_taken_apart(scan):
 def test_what_is_no_scan_is_refused(tensor):
     with pytest.raises(DipmedError, match="expected k-space or projections as LoadScan"):
         scan_from_tensor(tensor)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, None])
+def test_monai_s_reader_loses_no_phase(scan, tmp_path, dtype):
+    save_ismrmrd(scan, tmp_path / "scan.h5")
+    found = LoadImage(ScanReader, dtype=dtype)(tmp_path / "scan.h5")
+    assert found.shape == (*scan.kspace.shape, 2)
+    assert_same(scan_from_tensor(found), load(tmp_path / "scan.h5"))
+
+
+def test_k_space_without_its_phase_is_refused(scan):
+    with pytest.raises(DipmedError, match="its phase was lost"):
+        scan_from_tensor(scan_to_tensor(scan).real)
 
 
 def test_a_scan_is_no_image(scan):

@@ -76,7 +76,7 @@ def test_from_a_file_to_the_same_image_as_the_direct_call(scan_file):
 def test_monai_loads_and_saves_our_files(scan_file, tmp_path):
     pipeline = Compose(
         [
-            LoadImaged(keys="kspace", dtype=None),
+            LoadImaged(keys="kspace"),
             Reconstructd("kspace", "cg-sense", output_key="image", device="cpu"),
             SaveImaged("image", output_dir=tmp_path, output_ext=".nii.gz", output_postfix="", separate_folder=False),
             SaveImaged("image", output_dir=tmp_path, output_ext=".npz", output_postfix="", separate_folder=False),
