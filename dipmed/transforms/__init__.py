@@ -44,6 +44,7 @@ from dipmed.transforms.dictionary import (
     UndersampleKSpaced,
 )
 from dipmed.transforms.files import ScanReader, VolumeWriter, register
+from dipmed.transforms.scores import ScoreImage, ScoreImaged
 from dipmed.transforms.tensors import scan_from_tensor, scan_to_tensor, volume_from_tensor, volume_to_tensor
 
 register()
@@ -76,6 +77,8 @@ __all__ = [
     "SaveDicomSeries",
     "SaveDicomSeriesd",
     "ScanReader",
+    "ScoreImage",
+    "ScoreImaged",
     "SimulateKSpace",
     "SimulateKSpaced",
     "SimulateSinogram",

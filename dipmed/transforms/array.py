@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms.inverse import TraceableTransform
 from monai.transforms.transform import Randomizable, Transform
 from monai.utils.misc import ImageMetaKey
 from torch import Tensor
@@ -36,6 +37,7 @@ from dipmed.transforms.tensors import (
     scan_from_tensor,
     scan_to_tensor,
     sequence_from,
+    traced,
     volume_from_tensor,
     volume_to_tensor,
 )
@@ -58,8 +60,12 @@ class LoadScan(Transform):
         return scan_to_tensor(load(Path(path)), {str(ImageMetaKey.FILENAME_OR_OBJ): str(path)})
 
 
-class ScanTransform(Transform):
+class ScanTransform(TraceableTransform):
     """What turns a scan into a scan."""
+
+    def told(self) -> dict[str, str | float]:
+        """Say what was done, for the trace."""
+        return {}
 
     def change(self, scan: Scan) -> Scan:
         """Return the scan as it is handed on."""
@@ -73,7 +79,8 @@ class ScanTransform(Transform):
         DipmedError
             When the tensor is none of a scan, or the change does not suit it.
         """
-        return scan_to_tensor(self.change(scan_from_tensor(data)), _kept(data))
+        made = scan_to_tensor(self.change(scan_from_tensor(data)), _kept(data))
+        return traced(made, data, self, **self.told())
 
 
 class Prewhiten(ScanTransform):
@@ -96,6 +103,9 @@ class CompressCoils(ScanTransform):
     def __init__(self, n_coils: int) -> None:
         self.n_coils = n_coils
 
+    def told(self) -> dict[str, str | float]:
+        return {"n_coils": self.n_coils}
+
     def change(self, scan: Scan) -> Scan:
         return compress_coils(prewhiten(_kspace(scan, self)), self.n_coils)
 
@@ -105,6 +115,9 @@ class UndersampleKSpace(ScanTransform):
 
     def __init__(self, rule: str) -> None:
         self.rule = rule
+
+    def told(self) -> dict[str, str | float]:
+        return {"rule": self.rule}
 
     def change(self, scan: Scan) -> Scan:
         return prepare(_kspace(scan, self), ReconSettings(undersample=self.rule))
@@ -122,11 +135,14 @@ class RandUndersampleKSpace(UndersampleKSpace, Randomizable):
     def randomize(self, data: Any = None) -> None:
         self.seed = int(self.R.randint(_MOST_SEEDS))
 
-    def change(self, scan: Scan) -> Scan:
-        self.randomize()
+    def told(self) -> dict[str, str | float]:
         # a rule without settings has no colon yet
         separator = "," if ":" in self.rule else ":"
-        return UndersampleKSpace(f"{self.rule}{separator}seed={self.seed}").change(scan)
+        return {"rule": f"{self.rule}{separator}seed={self.seed}"}
+
+    def change(self, scan: Scan) -> Scan:
+        self.randomize()
+        return UndersampleKSpace(str(self.told()["rule"])).change(scan)
 
 
 class KeepViews(ScanTransform):
@@ -135,11 +151,14 @@ class KeepViews(ScanTransform):
     def __init__(self, n_views: int) -> None:
         self.n_views = n_views
 
+    def told(self) -> dict[str, str | float]:
+        return {"n_views": self.n_views}
+
     def change(self, scan: Scan) -> Scan:
         return keep_views(_projections(scan, self), self.n_views)
 
 
-class _Simulate(Transform, Randomizable):
+class _Simulate(TraceableTransform, Randomizable):
     """Measure an image ``(1, x, y, z)``; noise and phase are drawn anew at each call unless there is a seed."""
 
     def __init__(self, settings: KSpaceSettings | ProjectionSettings, seed: int | None) -> None:
@@ -163,7 +182,9 @@ class _Simulate(Transform, Randomizable):
         seed = self.drawn if self.seed is None else self.seed
         made = simulate(volume_from_tensor(image), replace(self.settings, seed=seed))
         kept = _kept(image)
-        return scan_to_tensor(made.scan, kept), volume_to_tensor(made.reference, kept)
+        both = scan_to_tensor(made.scan, kept), volume_to_tensor(made.reference, kept)
+        scan, reference = (traced(one, image, self, seed=seed) for one in both)
+        return scan, reference
 
 
 class SimulateKSpace(_Simulate):
@@ -195,7 +216,7 @@ class SimulateSinogram(_Simulate):
         super().__init__(ProjectionSettings(n_views, geometry, photons, water_per_mm, reduce), seed)
 
 
-class EstimateCoilMaps(Transform):
+class EstimateCoilMaps(TraceableTransform):
     """Estimate sensitivity maps from the centre of k-space, for each frame and slice.
 
     They are those of whitened k-space without oversampling, which is what every reconstruction here starts from.
@@ -222,10 +243,10 @@ class EstimateCoilMaps(Transform):
             beyond = job.A_final.maps.numpy() if isinstance(job.A_final, MRIOperator) else maps
             support = (maps != 0).any(axis=-job.ndim - 1, keepdims=maps.ndim > job.ndim + 1)
             found[job.frame].append(CoilMaps(beyond, support))
-        return maps_to_tensor(found, scan.affine)
+        return traced(maps_to_tensor(found, scan.affine), kspace, self, method=self.settings.maps)
 
 
-class Reconstruct(Transform):
+class Reconstruct(TraceableTransform):
     """Reconstruct a scan by any method that ``dipmed methods`` lists.
 
     Parameters
@@ -276,7 +297,7 @@ class Reconstruct(Transform):
         volume = result.volume
         if np.iscomplexobj(volume.data) and not self.keep_complex:
             volume = ImageVolume(np.abs(volume.data), volume.affine)
-        return volume_to_tensor(
+        made = volume_to_tensor(
             volume,
             {
                 **_kept(data),
@@ -292,6 +313,7 @@ class Reconstruct(Transform):
                 "seconds": result.seconds["total"],
             },
         )
+        return traced(made, data, self, method=self.settings.method)
 
 
 class SaveDicomSeries(Transform):
@@ -336,7 +358,7 @@ class SaveDicomSeries(Transform):
         self.force = force
 
     def __call__(self, image: Tensor) -> MetaTensor:
-        """Write the image, and return it with the path as ``meta["saved_to"]``.
+        """Write the image, and return it as it came with the path as ``meta["saved_to"]``.
 
         Raises
         ------
@@ -366,7 +388,9 @@ class SaveDicomSeries(Transform):
         )
         check_details(path, details)
         save_image(volume, path, dicom=details, force=self.force)
-        return volume_to_tensor(volume, {**meta, "saved_to": str(path)})
+        kept = image.clone() if isinstance(image, MetaTensor) else MetaTensor(image)
+        kept.meta["saved_to"] = str(path)
+        return kept
 
 
 class DIPReconstruct(Reconstruct):
@@ -385,7 +409,7 @@ class CGSense(Reconstruct):
     default: ClassVar[str] = "cg-sense"
 
 
-class AdjointReconstruct(Transform):
+class AdjointReconstruct(TraceableTransform):
     """Apply the adjoint of the measurement: the zero-filled image of k-space, unfiltered back-projection."""
 
     def __init__(self, *, keep_complex: bool = False, device: str = "auto") -> None:
@@ -396,12 +420,13 @@ class AdjointReconstruct(Transform):
         """Return the image ``(frame, x, y, z)``; see `Reconstruct`."""
         scan = scan_from_tensor(data)
         if isinstance(scan, KSpaceScan):
-            return Reconstruct("zero-filled", keep_complex=self.keep_complex, device=self.settings.device)(data, maps)
+            direct = Reconstruct("zero-filled", keep_complex=self.keep_complex, device=self.settings.device)
+            return traced(direct(data, maps), data, self)
         prepared = prepare(scan, self.settings)
         device = resolve_device(self.settings.device)
         images = [job.A.adjoint(job.y)[0].cpu().numpy() for job in jobs(prepared, self.settings, device)]
         image = images[0] if prepared.ndim == 3 else np.stack(images, axis=-1)
-        return volume_to_tensor(ImageVolume(image, prepared.affine), _kept(data))
+        return traced(volume_to_tensor(ImageVolume(image, prepared.affine), _kept(data)), data, self)
 
 
 def _sequence(scan: Scan) -> dict[str, str]:

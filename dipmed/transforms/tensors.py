@@ -13,7 +13,8 @@ Images
     ``(frame, x, y, z)``, as MONAI's channel, with the affine in RAS and mm.
 
 In ``meta`` are arrays, numbers and texts alone, so that MONAI can stack scans of one shape in a batch and take it apart
-again. Sentences are lines of one text. The affine is that of the image to be made: k-space itself has no place.
+again. Sentences are lines of one text. ``applied_operations`` names what was done, to the scan
+first. The affine is that of the image to be made: k-space itself has no place.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms.inverse import TraceableTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -137,6 +139,19 @@ def maps_from_tensor(tensor: Tensor, scan: KSpaceScan) -> list[list[CoilMaps]]:
         )
     shared = np.broadcast_to(values, (scan.n_slices, *one))
     return [[CoilMaps.everywhere(np.ascontiguousarray(maps)) for maps in shared]] * scan.n_frames
+
+
+def traced(made: MetaTensor, source: Tensor, transform: TraceableTransform, **told: str | float) -> MetaTensor:
+    """Note on a tensor that a transform made it, after all that had been applied to its source.
+
+    Parameters
+    ----------
+    told
+        What the transform did that its name does not say, such as a drawn seed.
+    """
+    made.applied_operations = list(source.applied_operations) if isinstance(source, MetaTensor) else []
+    noted: MetaTensor = transform.push_transform(made, orig_size=tuple(source.shape[1:]), extra_info=told)
+    return noted
 
 
 def _kind(tensor: Tensor) -> str | None:

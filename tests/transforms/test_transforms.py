@@ -1,20 +1,24 @@
 import pickle
+import warnings
 
 import monai
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset, DataLoader, PersistentDataset, decollate_batch
-from monai.transforms import Compose, LoadImaged, SaveImage, SaveImaged
+from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset, decollate_batch
+from monai.data.utils import pickle_hashing
+from monai.metrics import RMSEMetric
+from monai.transforms import Compose, Flipd, LoadImaged, SaveImage, SaveImaged, Spacingd
 from packaging.version import Version
 
 from dipmed.calib.coils import compress_coils
 from dipmed.calib.noise import prewhiten
+from dipmed.evaluate import score
 from dipmed.io import load, load_image
 from dipmed.io.dicom_series import read_series
 from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
-from dipmed.scan import DipmedError
+from dipmed.scan import DipmedError, ShapeError
 from dipmed.transforms import (
     AdjointReconstructd,
     CGSensed,
@@ -30,6 +34,8 @@ from dipmed.transforms import (
     Reconstruct,
     Reconstructd,
     SaveDicomSeriesd,
+    ScoreImage,
+    ScoreImaged,
     SimulateKSpaced,
     SimulateSinogramd,
     UndersampleKSpaced,
@@ -222,6 +228,14 @@ def test_in_datasets_and_workers(scan_file, tmp_path):
     assert len(list(tmp_path.iterdir())) == KEEPS_META
 
 
+def test_other_settings_are_other_entries_of_a_cache(tmp_path):
+    def hashed(rule):
+        pipeline = Compose([LoadScand("kspace"), UndersampleKSpaced("kspace", rule)])
+        return PersistentDataset([], pipeline, tmp_path, hash_transform=pickle_hashing).transform_hash
+
+    assert hashed(f"{RULE},seed=0") == hashed(f"{RULE},seed=0") != hashed(f"{RULE},seed=1")
+
+
 def test_a_dicom_series_lies_where_the_scan_does(scan_file, tmp_path):
     pipeline = Compose(
         [
@@ -240,6 +254,60 @@ def test_a_dicom_series_lies_where_the_scan_does(scan_file, tmp_path):
         index = np.unravel_index(data.argmax(), data.shape)
         places.append(affine @ [*index, 1])
     np.testing.assert_allclose(*places, atol=1e-3)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_was_applied_is_traced_and_taken_back(scan_file, tmp_path, lazy):
+    pipeline = Compose(
+        [
+            LoadScand("kspace"),
+            RandUndersampleKSpaced("kspace", RULE),
+            AdjointReconstructd("kspace", output_key="image", device="cpu"),
+            Spacingd("image", (4.0, 4.0, -1)),
+            Flipd("image", 0),
+            SaveDicomSeriesd("image", tmp_path, modality="mri"),
+        ],
+        lazy=lazy,
+    ).set_random_state(seed=3)
+    made = pipeline({"kspace": str(scan_file)})
+    image = made["image"]
+    names = [operation["class"] for operation in image.applied_operations]
+    assert names[:2] == ["RandUndersampleKSpace", "AdjointReconstruct"]
+    assert len(names) > 2
+    rule = image.applied_operations[0]["extra_info"]["rule"]
+    again = UndersampleKSpaced("kspace", rule)({"kspace": LoadScand("kspace")({"kspace": str(scan_file)})["kspace"]})
+    assert torch.equal(again["kspace"].meta["mask"], made["kspace"].meta["mask"])
+    series = read_series(tmp_path / "scan").volume
+    assert sorted(series.data.shape) == sorted(image.shape[1:])
+    np.testing.assert_allclose(np.sort(np.linalg.norm(series.affine[:3, :3], axis=0))[:2], 4.0, rtol=1e-6)
+    with warnings.catch_warnings(action="ignore"):  # MONAI warns of those that cannot be taken back
+        back = pipeline.inverse({"image": image})["image"]
+    np.testing.assert_allclose(back.affine, load(scan_file).affine, atol=1e-6)
+
+
+def test_images_are_scored_as_compare_does_and_by_monai(scan):
+    data = [{"kspace": scan_to_tensor(one)} for one in (scan, scan.replace(kspace=scan.kspace * 3))]
+    pipeline = Compose(
+        [
+            AdjointReconstructd("kspace", output_key="truth", device="cpu"),
+            UndersampleKSpaced("kspace", f"{RULE},seed=0"),
+            AdjointReconstructd("kspace", output_key="image", device="cpu"),
+            ScoreImaged("image", "truth"),
+        ]
+    )
+    batch = next(iter(DataLoader(Dataset(data, pipeline), batch_size=2)))
+    metric = RMSEMetric()
+    for one, scores in zip(decollate_batch(batch), batch["image_scores"]["psnr_raw"], strict=True):
+        image, truth = one["image"][0].numpy(), one["truth"][0].numpy()
+        expected = [score(image[..., index], truth[..., index]).psnr_raw for index in range(2)]
+        assert float(scores) == pytest.approx(np.mean(expected), rel=1e-5)
+        metric([one["image"]], [one["truth"]])
+    rmse = (batch["image"] - batch["truth"]).square().mean((1, 2, 3, 4)).sqrt()
+    assert float(metric.aggregate()) == pytest.approx(float(rmse.mean()), rel=1e-5)
+    whole = ScoreImage(3)(torch.ones(1, 8, 8, 8), torch.ones(1, 8, 8, 8) * 2)
+    assert (whole["nrmse"], whole["nrmse_raw"]) == (0, 0.5)
+    with pytest.raises(ShapeError, match="differ in shape"):
+        ScoreImage()(torch.ones(1, 8, 8, 8), torch.ones(1, 8, 8, 7))
 
 
 def test_an_image_of_unknown_modality_is_no_dicom(tmp_path):
