@@ -17,15 +17,20 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 from dicom_validator.validator.error_handler import NullValidationResultHandler
 from dicom_validator.validator.iod_validator import IODValidator
 from pydicom.datadict import keyword_for_tag
 
+from dipmed.io import load, save_ismrmrd
 from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_study import new_study, study_of
 from dipmed.io.images import save_image
 from dipmed.patient import MrdGeometry, affine_from_mrd, affine_in_gantry, directions_from_quaternion
-from dipmed.scan import ImageVolume, SequenceFigures
+from dipmed.prepare import ReconSettings
+from dipmed.recon import reconstruct
+from dipmed.scan import ImageVolume, KSpaceScan, SequenceFigures
+from operators.fourier import centred_fft
 
 pytestmark = pytest.mark.reference
 
@@ -260,6 +265,39 @@ def test_voxels_of_a_patient_in_any_position(tmp_path, position):
     assert_same_in_mm(by_simpleitk(tmp_path / "series"), image)
     assert_same_in_mm(by_dcm2niix(tmp_path / "series"), image)
     assert errors(tmp_path / "series") == []
+
+
+def from_k_space(image, folder, study=None):
+    """Measure an image with one coil, write that, and reconstruct it to a series."""
+    kspace = centred_fft(torch.from_numpy(np.moveaxis(image.data, 2, 0)[None, :, None]).to(torch.complex64), 2)
+    mask = np.ones((1, image.data.shape[2], *image.data.shape[:2]), bool)
+    save_ismrmrd(KSpaceScan(kspace.numpy(), mask, image.affine, image.data.shape[:2], "test"), folder / "scan.h5")
+    result = reconstruct(load(folder / "scan.h5"), ReconSettings(method="zero-filled", device="cpu"))
+    save_image(result.volume, folder / "series", dicom=details(study=study or new_study()))
+    return folder / "series"
+
+
+@pytest.mark.parametrize("plane", DIRECTIONS)
+@pytest.mark.parametrize("n_slices", [4, 1])
+def test_voxels_from_k_space_are_where_other_programs_see_them(tmp_path, plane, n_slices):
+    image = volume(affine(plane), 16, 12, n_slices)
+    series = from_k_space(image, tmp_path)
+    assert_same_in_mm(by_simpleitk(series), image, scaled=True)
+    assert_same_in_mm(by_dcm2niix(series), image, scaled=True)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_voxels_from_k_space_of_a_patient_in_any_position(tmp_path, position):
+    image = volume(affine_in_gantry(position, (0.8, 1.4, 5.0), (-3.0, 4.0, 20.0)), 16, 12, 4)
+    save_image(image, tmp_path / "scanner", dicom=details())
+    for file in (tmp_path / "scanner").iterdir():
+        item = pydicom.dcmread(file)
+        item.PatientPosition = position
+        item.save_as(file)
+    series = from_k_space(image, tmp_path, study_of(tmp_path / "scanner"))
+    assert {pydicom.dcmread(file).PatientPosition for file in series.iterdir()} == {position}
+    assert_same_in_mm(by_simpleitk(series), image, scaled=True)
+    assert_same_in_mm(by_dcm2niix(series), image, scaled=True)
 
 
 def test_frames_are_a_fourth_axis(tmp_path):

@@ -314,6 +314,25 @@ def test_the_token_comes_from_the_environment(series, send, monkeypatch):
         assert set(paths) == {"/web/studies"}
 
 
+def test_a_web_archive_that_breaks_off_in_the_middle_gets_the_rest_later(series, send):
+    def answer(_, number):
+        if number == 3:
+            raise ConnectionAbortedError
+        return 200, b"{}"
+
+    with web_archive(answer) as (port, paths):
+        address = f"http://127.0.0.1:{port}/web"
+        code, told = send(series, "--to", address)
+        assert (code, "broke the connection off" in told, "2 of 4 objects were sent, 2 were not" in told) == (
+            1,
+            True,
+            True,
+        )
+        code, told = send(series, "--to", address)
+        assert (code, "2 objects sent" in told, "2 had been sent before" in told) == (0, True, True)
+        assert len(paths) == 5
+
+
 def test_an_archive_has_to_prove_who_it_is(series, send, monkeypatch, tmp_path):
     certificate = tmp_path / "certificate.pem", tmp_path / "key.pem"
     made = ["-keyout", certificate[1], "-out", certificate[0], "-days", "1", "-subj", "/CN=localhost"]
