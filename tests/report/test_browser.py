@@ -173,3 +173,29 @@ def test_errors_share_a_window_and_all_fits_are_in_view(browser, tmp_path):
     assert browser.value(NOTES)[2] == "0 to 4"
     assert browser.value("[...document.querySelectorAll('.part')].every((part) => part.clientHeight > 0)")
     assert not browser.named("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+
+
+SIZE = "['clientWidth', 'clientHeight'].map((side) => document.querySelector('canvas')[side])"
+CORNER = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 1, 1).data]"
+
+
+def test_slices_are_zoomed_moved_and_put_back(browser, tmp_path):
+    file = tmp_path / "page.html"
+    save_page(page_of(1.0), file)
+    browser.call("Runtime.enable")
+    browser.call("Page.navigate", url=file.as_uri())
+    assert browser.value(READY)
+    black, white = [0, 0, 0, 255], [255, 255, 255, 255]
+    (x, y), size = browser.value(MIDDLE), browser.value(SIZE)
+    for way_back in (12 * "-", "r"):
+        for key in 12 * "+":
+            browser.press(key)
+        assert browser.value(CORNER) == black  # the middle of the picture stays in the middle
+        for kind, share in (("mousePressed", 0.35), ("mouseMoved", -0.35), ("mouseReleased", -0.35)):
+            drag = {"x": x + share * size[0], "y": y + share * size[1], "modifiers": 8}  # with shift
+            browser.call("Input.dispatchMouseEvent", type=kind, **drag, button="left", buttons=1, clickCount=1)
+        assert browser.value(CORNER) == white  # only the last of four voxels is in view
+        for key in way_back:
+            browser.press(key)
+        assert browser.value(CORNER) == black
+    assert not browser.named("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
