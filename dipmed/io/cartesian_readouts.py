@@ -142,7 +142,7 @@ def build_cartesian_scan(raw: RawScan) -> KSpaceScan:
         calibration=calibration,
         sequence=raw.protocol.sequence,
         assumptions=(*raw.assumptions, *damaged, *assumptions, *unknown_size, *placement.assumptions),
-        notes=(*raw.notes, *placement.notes, *_averaging_note(data.count), *left_out),
+        notes=(*raw.notes, *_averaging_note(data.count), *left_out),
     )
 
 

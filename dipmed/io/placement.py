@@ -32,7 +32,7 @@ class Placement:
         How many slices there are.
     affine
         4x4, voxel index to RAS in mm.
-    assumptions, notes
+    assumptions
         As in `dipmed.scan.KSpaceScan`.
     """
 
@@ -40,7 +40,6 @@ class Placement:
     n_slices: int
     affine: NDArray[np.float64]
     assumptions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def place_slices(
@@ -102,13 +101,14 @@ def place_slices(
         )
     stack = stack_slices(where, image_axes, voxel_mm, (shape[0], shape[1]))
     rank = np.argsort(stack.order)
-    return Placement(rank[index], len(numbers), stack.affine, assumptions, _misfit_note(stack.misfit_mm))
+    assumptions += _unequal_spacing(stack.misfit_mm)
+    return Placement(rank[index], len(numbers), stack.affine, assumptions)
 
 
-def _misfit_note(misfit_mm: float) -> tuple[str, ...]:
+def _unequal_spacing(misfit_mm: float) -> tuple[str, ...]:
     if misfit_mm <= _NOTABLE_MISFIT_MM:
         return ()
     return (
-        f"The slices are unequally spaced; some lie up to {misfit_mm:.1f} mm from where the affine, with its mean "
-        "spacing, puts them.",
+        f"The slices are unequally spaced; their mean spacing was assumed, and some lie up to {misfit_mm:.1f} mm from "
+        "where the image has them.",
     )

@@ -79,7 +79,7 @@ def build_noncartesian_scan(raw: RawScan, spokes: Spokes) -> KSpaceScan:
         noise_covariance=raw.noise_covariance,
         sequence=raw.protocol.sequence,
         assumptions=(*raw.assumptions, *assumptions, unit, *placement.assumptions),
-        notes=(*raw.notes, *notes, *left_out, *placement.notes),
+        notes=(*raw.notes, *notes, *left_out),
     )
 
 

@@ -263,7 +263,7 @@ def test_a_slice_with_fewer_samples_and_lines_has_them_in_the_middle(tmp_path, r
 def test_unequal_spacing_is_reported(tmp_path, rng):
     kspace = complex_noise(rng, 3, COILS, NX, NY)
     scan = load(write(tmp_path / "a.h5", slices_at(kspace, [(0, 0, 0), (0, 0, 5), (0, 0, 20)])))
-    assert any("unequally spaced" in note and "5.0 mm" in note for note in scan.notes)
+    assert any("unequally spaced" in sentence and "5.0 mm" in sentence for sentence in scan.assumptions)
 
 
 def test_slices_with_one_position_are_spaced_by_their_thickness(tmp_path, rng):
