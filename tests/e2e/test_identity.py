@@ -112,7 +112,10 @@ def test_a_fit_that_is_broken_off_and_goes_on_names_nobody(
     planted_ismrmrd(three_slices, scan)
     images = ("image.nii.gz", "series", "all.dcm", "image.h5", "image.npz", "image.png")
     outputs = [word for name in images for word in ("-o", out / name)]
-    command = ("recon", scan, *outputs, *FIT, "--like", person, "--json", out / "a.json", "--report", out / "a.html")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logs = ("--log-to", f"tensorboard:{out / 'tb'}", "--log-to", f"mlflow:{(out / 'mlruns').as_uri()}")
+    pages = ("--json", out / "a.json", "--report", out / "a.html")
+    command = ("recon", scan, *outputs, *FIT, "--like", person, *pages, *logs)
 
     def stop(_, image, *__):
         if image == 1:
@@ -126,7 +129,7 @@ def test_a_fit_that_is_broken_off_and_goes_on_names_nobody(
     assert not leaks(out)
     done = run_cli(*command, "--resume")
     assert done.code == 0, done.err
-    assert {path.name for path in out.iterdir()} == {*images, "a.json", "a.html"}
+    assert {path.name for path in out.iterdir()} == {*images, "a.json", "a.html", "tb", "mlruns"}
     assert not leaks(out)
     assert not [text for text in everything_said(stopped, done) if PLANTED.lower() in text.lower()]
     assert_names_the_person(out / "all.dcm")
