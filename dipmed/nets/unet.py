@@ -21,7 +21,7 @@ class _Block(nn.Sequential):
         super().__init__(
             convolution(ndim, n_in, n_out, size, stride, copies=copies),
             group_norm(n_out, copies=copies),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
         )
 
 
@@ -69,7 +69,7 @@ class UNet(nn.Module):
         channels = config.channels
         inputs = (n_in, *channels[:-1])
         self.skips = nn.ModuleList(
-            nn.Sequential(convolution(ndim, i, config.skip_channels, 1, copies=copies), nn.LeakyReLU(SLOPE))
+            nn.Sequential(convolution(ndim, i, config.skip_channels, 1, copies=copies), nn.LeakyReLU(SLOPE, inplace=True))
             for i in inputs
         )
         self.downs = nn.ModuleList(

@@ -19,7 +19,7 @@ def modules():
 def signatures():
     for module in modules():
         for name, thing in vars(module).items():
-            if getattr(thing, "__module__", "").startswith("dipmed.dip") and callable(thing):
+            if (getattr(thing, "__module__", None) or "").startswith("dipmed.dip") and callable(thing):
                 yield f"{module.__name__}.{name}", thing
                 if inspect.isclass(thing):
                     for method, function in inspect.getmembers(thing, inspect.isfunction):
