@@ -1,7 +1,7 @@
-"""Processor time and quality of a volume: slices by single runs, and each started from the one before.
+"""Time and quality of a volume: slices by single runs, shared by two processes, and each started from the one before.
 
-Run as ``DIPMED_DATA=DIR python scripts/benchmark_warm_start.py --json FILE --work FOLDER``. One thread; processor time
-and not that of the clock, so that other work on the machine counts little. One line of JSON a row: rows that the file
+Run as ``DIPMED_DATA=DIR python scripts/benchmark_series.py --json FILE --work FOLDER``. Seconds by the clock, for a
+machine that has nothing else to do, and of the processor, for one that has. One line of JSON a row: rows that the file
 holds are not run again. ``--state NAME`` names the code that runs; an older one is run by this script first, with its
 checkout on ``PYTHONPATH`` and ``--levers single``. Prints a Markdown table of all rows.
 """
@@ -55,12 +55,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans")
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--levers", default="single,warm", help="of single, warm")
+    parser.add_argument("--levers", default="single,workers", help="of single, workers, warm")
     parser.add_argument("--slices", type=int, default=16, help="neighbouring slices; a volume of fewer gives all")
+    parser.add_argument("--threads", type=int, default=2, help="of a run, or one for each of so many workers")
     parser.add_argument("--state", default="now", help="name of the code that runs")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of all fits")
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(chosen.threads)
     chosen.work.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
     for name in chosen.cases.split(","):
@@ -68,9 +69,10 @@ def main() -> None:
         for lever in chosen.levers.split(","):
             for first, end in runs(lever, path):
                 key = {"case": name, "state": chosen.state, "lever": lever, "sets": chosen.set, "slices": [first, end]}
+                key["threads"] = chosen.threads
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                rows.append({**key, **run(path, lever, first, end, tuple(chosen.set))})
+                rows.append({**key, **run(path, lever, first, end, tuple(chosen.set), chosen.threads)})
                 with chosen.json.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(rows[-1], flush=True)
@@ -89,16 +91,22 @@ def make_scan(case: Case, path: Path, n_slices: int) -> Path:
 def runs(lever: str, path: Path) -> list[tuple[int, int]]:
     """The slices of each run: single ones, or all."""
     n_slices = load(path).n_slices
-    return [(0, n_slices)] if lever == "warm" else [(number, number + 1) for number in range(n_slices)]
+    return [(0, n_slices)] if lever != "single" else [(number, number + 1) for number in range(n_slices)]
 
 
-def run(path: Path, lever: str, first: int, end: int, sets: tuple[str, ...]) -> dict[str, Any]:
+def run(path: Path, lever: str, first: int, end: int, sets: tuple[str, ...], threads: int) -> dict[str, Any]:
     """Reconstruct some slices, and score each."""
     scan = load(path)
     settings = ReconSettings(slices=(first, end), device="cpu", sets=sets)
-    start = time.process_time()
-    result = reconstruct(scan, replace(settings, warm_start=True) if lever == "warm" else settings)
-    seconds = time.process_time() - start
+    start, cpu_start = time.perf_counter(), cpu_seconds()
+    if lever == "workers":
+        from dipmed.cluster import local_cluster  # older states have none
+
+        with local_cluster(threads) as cluster:
+            result = reconstruct(scan, settings, cluster=cluster)
+    else:
+        result = reconstruct(scan, replace(settings, warm_start=True) if lever == "warm" else settings)
+    seconds, of_processor = time.perf_counter() - start, cpu_seconds() - cpu_start
     scores = []
     for number in range(first, end):
         target, support = find_reference(
@@ -107,29 +115,37 @@ def run(path: Path, lever: str, first: int, end: int, sets: tuple[str, ...]) -> 
         image = result.volume.data[:, :, number - first]
         scores.append(score(np.abs(image) if np.iscomplexobj(image) else image, target, support))
     return {
-        "cpu_seconds": seconds,
+        "seconds": seconds,
+        "cpu_seconds": of_processor,
         "iterations": [part.iterations for part in result.reconstructions],
         "psnr": [one.psnr for one in scores],
         "ssim": [one.ssim for one in scores],
     }
 
 
+def cpu_seconds() -> float:
+    """Seconds of the processor, in this process and in its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Print what the slices of each case took in all, with each lever, and the ratio to the first row of the case."""
-    print("\n| case | code | way | slices | CPU seconds | a slice | times faster | PSNR dB | change: mean, worst |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n| case | code | way | slices | seconds | CPU seconds | a slice | faster | PSNR dB | change: mean, worst |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["slices"]):
         groups.setdefault((row["case"], row["state"], row["lever"], " ".join(row["sets"])), []).append(row)
     firsts: dict[str, tuple[float, Any]] = {}
     for (case, state, lever, sets), found in groups.items():
-        seconds = sum(row["cpu_seconds"] for row in found)
         psnr = np.concatenate([row["psnr"] for row in found])
+        seconds, of_processor = (sum(row[key] for row in found) for key in ("seconds", "cpu_seconds"))
         before, reference = firsts.setdefault(case, (seconds / len(psnr), psnr))
         change = psnr - reference if len(psnr) == len(reference) else np.full(1, np.nan)
         print(
-            f"| {case} | {state} | {lever} {sets} | {len(psnr)} | {seconds:.0f} | {seconds / len(psnr):.1f} | "
-            f"{before / (seconds / len(psnr)):.2f} | {psnr.mean():.2f} | {change.mean():+.2f}, {change.min():+.2f} |"
+            f"| {case} | {state} | {lever} {sets} | {len(psnr)} | {seconds:.0f} | {of_processor:.0f} | "
+            f"{seconds / len(psnr):.1f} | {before / (seconds / len(psnr)):.2f} | {psnr.mean():.2f} | "
+            f"{change.mean():+.2f}, {change.min():+.2f} |"
         )
 
 
