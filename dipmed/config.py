@@ -124,19 +124,19 @@ class FitConfig:
     variation_weight: float = 8e-4
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
-    input_drift: float = 0.01
-    tv_weight: float = 0.1
+    input_drift: float = 0.02
+    tv_weight: float = 0.05
     kspace_exponent: float = 0.5
     phase_weight: float = 0.03
     data_loss: DataLoss = "squares"
     nonnegative: bool = False
     optimizer: Literal["muon", "adam"] = "muon"
-    gain: float = 0.25
+    gain: float = 0.125
     rate: float = 0.01
     adam_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     final_rate: float = 0.0
-    iterations: int = 400
+    iterations: int = 320
     averaging: float = 0.99
     data_consistency_steps: int = 2
     stop: str = "held-out"
@@ -189,11 +189,12 @@ class FitConfig:
 
 _IN_3D = NetworkConfig(channels=(16, 32, 32), skip_channels=8, up_channels=16)
 
-_PLAIN_START: dict[str, Any] = {"gain": 1.0, "rate": 0.03}
-"""The first kernels that torch draws, and the rate for them, where smaller ones were not tried."""
+_PLAIN_START: dict[str, Any] = {"gain": 1.0, "rate": 0.03, "input_drift": 0.01}
+"""The first kernels that torch draws, and what goes with them, where smaller ones were not tried."""
 
 _CT = FitConfig(
     inputs=("tv",),
+    input_drift=0.01,
     kspace_exponent=0.125,
     tv_weight=1e-3,  # what TV finds is in the input already; with much more of it the fit is no better than TV
     nonnegative=True,
@@ -230,7 +231,7 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d-fast": FitConfig(iterations=200),
     "ct-2d": _CT,
     "ct-3d": _CT.replace(**_PLAIN_START, network=_IN_3D, iterations=300, tv_weight=5e-3, final_rate=0.0),
-    "mri-3d": FitConfig(**_PLAIN_START, network=_IN_3D, iterations=300),
+    "mri-3d": FitConfig(**_PLAIN_START, network=_IN_3D, tv_weight=0.1, iterations=300),
     "image-2d": _IMAGE,
     "image-3d": _IMAGE.replace(network=_IN_3D),
     "denoise-2d": _DENOISE,

@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -138,11 +139,12 @@ def run(task: Task, work: Path) -> dict[str, Any]:
     from dipmed.scan import DipmedError
 
     torch.set_num_threads(1)
+    start = time.process_time()
     try:
         row = run_fit(task, work) if METHODS[task.method].is_fit else run_classical(task, work)
     except DipmedError as error:
         return {"psnr": None, "error": " ".join(str(error).split())}
-    return {**row, "peak_memory_mib": peak_memory_mib()}
+    return {**row, "cpu_seconds": time.process_time() - start, "peak_memory_mib": peak_memory_mib()}
 
 
 def run_fit(task: Task, work: Path) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class UNet(nn.Module):
         channels = config.channels
         inputs = (n_in, *channels[:-1])
         self.skips = nn.ModuleList(
-            nn.Sequential(convolution(ndim, i, config.skip_channels, 1, copies=copies), nn.LeakyReLU(SLOPE, inplace=True))
+            nn.Sequential(
+                convolution(ndim, i, config.skip_channels, 1, copies=copies), nn.LeakyReLU(SLOPE, inplace=True)
+            )
             for i in inputs
         )
         self.downs = nn.ModuleList(

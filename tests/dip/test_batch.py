@@ -20,6 +20,7 @@ SLOW = FitConfig(
     network=NetworkConfig(channels=(16, 16), skip_channels=8, up_channels=8),
     inputs=("zero-filled",),
     iterations=15,
+    gain=1.0,
     rate=3e-3,
     adam_rate=3e-4,
     held_out=0.05,

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from dipmed.config import FitConfig, NetworkConfig
+from dipmed.config import NetworkConfig, find_preset
 from dipmed.dip import DeepImagePrior
 from dipmed.scan import DipmedError
 from operators import Blur, Identity, ImageMask, SliceProfile, add_noise
 
-SMALL = FitConfig(network=NetworkConfig(channels=(16, 16), skip_channels=8), iterations=100)
+SMALL = find_preset("image-2d").replace(
+    network=NetworkConfig(channels=(16, 16), skip_channels=8), stop="held-out", iterations=100
+)
 
 
 @pytest.fixture(scope="module")
