@@ -15,7 +15,17 @@ from dipmed.phantom import brain_phantom_scan
 
 TINY = ("network.channels=4,4", "network.skip_channels=2", "network.up_channels=4", "inputs=noise")
 SETS = tuple(word for setting in TINY for word in ("--set", setting))
-OPTIONS = ("--undersample", "random:R=2,acs=12,seed=0", "--iterations", 20, "--device", "cpu", *SETS)
+OPTIONS = (
+    "--undersample",
+    "random:R=2,acs=12,seed=0",
+    "--iterations",
+    20,
+    "--stop",
+    "budget",
+    "--device",
+    "cpu",
+    *SETS,
+)
 
 DIE = """
 import os, signal, sys
