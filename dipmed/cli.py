@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dipmed import __version__
+from dipmed.allocation import keep_freed_memory
 from dipmed.cli_batch import batch
 from dipmed.cli_common import (
     INTERRUPTED,
@@ -206,6 +207,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; an error of ours is one line and exit code 1."""
+    keep_freed_memory()
     try:
         app()
     except DipmedError as error:

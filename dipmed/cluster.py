@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import dipmed
+from dipmed.allocation import keep_freed_memory
 from dipmed.devices import resolve_device
 from dipmed.dip import Progress, ProgressCallback
 from dipmed.jobs import Job
@@ -244,6 +245,7 @@ def _work(job: Job, A: LinearOperator, settings: ReconSettings, threads: int | N
 
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     worker = get_worker()
     here = replace(job, A=A).to(resolve_device(settings.device))
 
