@@ -409,6 +409,36 @@ class CGSense(Reconstruct):
     default: ClassVar[str] = "cg-sense"
 
 
+class L1Wavelet(Reconstruct):
+    """Compressed sensing with an ℓ1 penalty on wavelets."""
+
+    default: ClassVar[str] = "l1-wavelet"
+
+
+class TotalVariation(Reconstruct):
+    """Compressed sensing with total variation."""
+
+    default: ClassVar[str] = "tv"
+
+
+class SIRT(Reconstruct):
+    """Simultaneous iterative reconstruction from projections."""
+
+    default: ClassVar[str] = "sirt"
+
+
+class CGLeastSquares(Reconstruct):
+    """Regularised least squares from projections."""
+
+    default: ClassVar[str] = "cg-ls"
+
+
+class CGTotalVariation(Reconstruct):
+    """Least squares with total variation from projections, without negative values."""
+
+    default: ClassVar[str] = "cg-tv"
+
+
 class AdjointReconstruct(TraceableTransform):
     """Apply the adjoint of the measurement: the zero-filled image of k-space, unfiltered back-projection."""
 

@@ -214,6 +214,36 @@ class CGSensed(_WithMaps):
     made = array.CGSense
 
 
+class L1Waveletd(_WithMaps):
+    """`L1Wavelet` for dictionaries."""
+
+    made = array.L1Wavelet
+
+
+class TotalVariationd(_WithMaps):
+    """`TotalVariation` for dictionaries."""
+
+    made = array.TotalVariation
+
+
+class SIRTd(_Mapped):
+    """`SIRT` for dictionaries."""
+
+    made = array.SIRT
+
+
+class CGLeastSquaresd(_Mapped):
+    """`CGLeastSquares` for dictionaries."""
+
+    made = array.CGLeastSquares
+
+
+class CGTotalVariationd(_Mapped):
+    """`CGTotalVariation` for dictionaries."""
+
+    made = array.CGTotalVariation
+
+
 class AdjointReconstructd(_WithMaps):
     """`AdjointReconstruct` for dictionaries."""
 

@@ -7,12 +7,16 @@ import pytest
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset, decollate_batch
 from monai.data.utils import pickle_hashing
+from monai.engines import SupervisedEvaluator
+from monai.handlers import PeakSignalToNoiseRatio, from_engine
 from monai.metrics import RMSEMetric
 from monai.transforms import Compose, Flipd, LoadImaged, SaveImage, SaveImaged, Spacingd
 from packaging.version import Version
 
+from dipmed.baselines import BASELINES
 from dipmed.calib.coils import compress_coils
 from dipmed.calib.noise import prewhiten
+from dipmed.ct_baselines import CT_BASELINES
 from dipmed.evaluate import score
 from dipmed.io import load, load_image
 from dipmed.io.dicom_series import read_series
@@ -21,13 +25,16 @@ from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, ShapeError
 from dipmed.transforms import (
     AdjointReconstructd,
+    CGLeastSquaresd,
     CGSensed,
+    CGTotalVariationd,
     CompressCoilsd,
     DIPReconstruct,
     DIPReconstructd,
     EstimateCoilMapsd,
     FBPd,
     KeepViewsd,
+    L1Waveletd,
     LoadScand,
     Prewhitend,
     RandUndersampleKSpaced,
@@ -37,9 +44,13 @@ from dipmed.transforms import (
     ScoreImage,
     ScoreImaged,
     SimulateKSpaced,
+    SimulateSinogram,
     SimulateSinogramd,
+    SIRTd,
+    TotalVariationd,
     UndersampleKSpaced,
     VolumeWriter,
+    array,
     scan_from_tensor,
     scan_to_tensor,
 )
@@ -156,6 +167,25 @@ def test_projections_are_made_and_reconstructed(attenuating):
         assert made[key].shape == made["truth"].shape
         np.testing.assert_allclose(made[key].affine, made["truth"].affine)
     assert made["dip"].meta["unit"] == "1/mm"
+
+
+@pytest.mark.parametrize("made", [L1Waveletd, TotalVariationd, SIRTd, CGLeastSquaresd, CGTotalVariationd])
+def test_each_baseline_gives_the_image_of_the_direct_call(scan, attenuating, made):
+    method = made.made.default
+    if method in BASELINES:
+        measured = scan_to_tensor(scan.replace(kspace=scan.kspace[:, :1], mask=scan.mask[:, :1]))
+    else:
+        measured = SimulateSinogram(12, geometry="parallel", reduce=4)(attenuating)[0]
+    image = made("scan", output_key="image", device="cpu")({"scan": measured})["image"]
+    expected = direct(scan_from_tensor(measured), method=method).data
+    expected = np.abs(expected) if method in BASELINES else expected
+    assert image.meta["method"] == method
+    np.testing.assert_allclose(image[0].numpy(), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+def test_no_baseline_is_without_a_transform():
+    named = {one.default for one in vars(array).values() if isinstance(one, type) and issubclass(one, Reconstruct)}
+    assert named - {"dip"} == {*BASELINES, *CT_BASELINES} - {"zero-filled"}  # which AdjointReconstruct gives
 
 
 def test_own_maps_and_own_arrays(scan):
@@ -308,6 +338,31 @@ def test_images_are_scored_as_compare_does_and_by_monai(scan):
     assert (whole["nrmse"], whole["nrmse_raw"]) == (0, 0.5)
     with pytest.raises(ShapeError, match="differ in shape"):
         ScoreImage()(torch.ones(1, 8, 8, 8), torch.ones(1, 8, 8, 7))
+
+
+def test_an_evaluator_with_a_handler_of_monai_s_scores_images(scan):
+    pipeline = Compose(
+        [
+            AdjointReconstructd("kspace", output_key="truth", device="cpu"),
+            UndersampleKSpaced("kspace", f"{RULE},seed=0"),
+            CGSensed("kspace", output_key="image", device="cpu"),
+        ]
+    )
+    data = [{"kspace": scan_to_tensor(one)} for one in (scan, scan.replace(kspace=scan.kspace * 3))]
+    loader = DataLoader(Dataset(data, pipeline), batch_size=1)
+    largest = 2.0
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=loader,
+        network=torch.nn.Identity(),
+        prepare_batch=lambda batch, *_, **__: (batch["image"], batch["truth"]),
+        key_val_metric={"psnr": PeakSignalToNoiseRatio(largest, output_transform=from_engine(["pred", "label"]))},
+    )
+    evaluator.run()
+    errors = [(batch["image"] - batch["truth"]).as_tensor().square().mean() for batch in loader]
+    assert errors[0] != errors[1]
+    expected = np.mean([10 * np.log10(largest**2 / float(error)) for error in errors])
+    assert evaluator.state.metrics["psnr"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_image_of_unknown_modality_is_no_dicom(tmp_path):
