@@ -8,26 +8,16 @@ and projections that `dipmed.load` opens, and ``SaveImage`` write the formats of
 from __future__ import annotations
 
 from dipmed.transforms.array import (
-    FBP,
-    SIRT,
-    AdjointReconstruct,
-    CGLeastSquares,
-    CGSense,
-    CGTotalVariation,
     CompressCoils,
-    DIPReconstruct,
     EstimateCoilMaps,
     KeepViews,
-    L1Wavelet,
     LoadScan,
     Prewhiten,
     RandUndersampleKSpace,
-    Reconstruct,
     RemoveOversampling,
     SaveDicomSeries,
     SimulateKSpace,
     SimulateSinogram,
-    TotalVariation,
     UndersampleKSpace,
 )
 from dipmed.transforms.dictionary import (
@@ -54,6 +44,18 @@ from dipmed.transforms.dictionary import (
     UndersampleKSpaced,
 )
 from dipmed.transforms.files import ScanReader, VolumeWriter, register
+from dipmed.transforms.reconstructing import (
+    FBP,
+    SIRT,
+    AdjointReconstruct,
+    CGLeastSquares,
+    CGSense,
+    CGTotalVariation,
+    DIPReconstruct,
+    L1Wavelet,
+    Reconstruct,
+    TotalVariation,
+)
 from dipmed.transforms.scores import ScoreImage, ScoreImaged
 from dipmed.transforms.tensors import scan_from_tensor, scan_to_tensor, volume_from_tensor, volume_to_tensor
 

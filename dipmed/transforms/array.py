@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.inverse import TraceableTransform
@@ -21,19 +19,19 @@ from dipmed.calib.coils import CoilMaps, compress_coils
 from dipmed.calib.noise import prewhiten
 from dipmed.calib.projections import keep_views
 from dipmed.calib.readout import remove_oversampling
-from dipmed.devices import resolve_device
 from dipmed.io import load, save_image
 from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_writer import check_details
 from dipmed.jobs import jobs
 from dipmed.outputs import check_outputs, find_study
 from dipmed.prepare import ReconSettings, prepare
-from dipmed.recon import reconstruct
-from dipmed.scan import DipmedError, ImageVolume, KSpaceScan, ProjectionScan, Reconstruction, Scan
+from dipmed.scan import DipmedError, KSpaceScan, Scan
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, simulate
 from dipmed.transforms.tensors import (
-    maps_from_tensor,
+    kspace_of,
     maps_to_tensor,
+    origin_of,
+    projections_of,
     scan_from_tensor,
     scan_to_tensor,
     sequence_from,
@@ -79,7 +77,7 @@ class ScanTransform(TraceableTransform):
         DipmedError
             When the tensor is none of a scan, or the change does not suit it.
         """
-        made = scan_to_tensor(self.change(scan_from_tensor(data)), _kept(data))
+        made = scan_to_tensor(self.change(scan_from_tensor(data)), origin_of(data))
         return traced(made, data, self, **self.told())
 
 
@@ -87,14 +85,14 @@ class Prewhiten(ScanTransform):
     """Make the noise of the coils independent and of equal strength, where its covariance was measured."""
 
     def change(self, scan: Scan) -> Scan:
-        return prewhiten(_kspace(scan, self))
+        return prewhiten(kspace_of(scan, self))
 
 
 class RemoveOversampling(ScanTransform):
     """Cut k-space to the field of view along the readout."""
 
     def change(self, scan: Scan) -> Scan:
-        return remove_oversampling(_kspace(scan, self))
+        return remove_oversampling(kspace_of(scan, self))
 
 
 class CompressCoils(ScanTransform):
@@ -107,7 +105,7 @@ class CompressCoils(ScanTransform):
         return {"n_coils": self.n_coils}
 
     def change(self, scan: Scan) -> Scan:
-        return compress_coils(prewhiten(_kspace(scan, self)), self.n_coils)
+        return compress_coils(prewhiten(kspace_of(scan, self)), self.n_coils)
 
 
 class UndersampleKSpace(ScanTransform):
@@ -120,7 +118,7 @@ class UndersampleKSpace(ScanTransform):
         return {"rule": self.rule}
 
     def change(self, scan: Scan) -> Scan:
-        return prepare(_kspace(scan, self), ReconSettings(undersample=self.rule))
+        return prepare(kspace_of(scan, self), ReconSettings(undersample=self.rule))
 
 
 class RandUndersampleKSpace(UndersampleKSpace, Randomizable):
@@ -155,7 +153,7 @@ class KeepViews(ScanTransform):
         return {"n_views": self.n_views}
 
     def change(self, scan: Scan) -> Scan:
-        return keep_views(_projections(scan, self), self.n_views)
+        return keep_views(projections_of(scan, self), self.n_views)
 
 
 class _Simulate(TraceableTransform, Randomizable):
@@ -181,7 +179,7 @@ class _Simulate(TraceableTransform, Randomizable):
             self.randomize()
         seed = self.drawn if self.seed is None else self.seed
         made = simulate(volume_from_tensor(image), replace(self.settings, seed=seed))
-        kept = _kept(image)
+        kept = origin_of(image)
         both = scan_to_tensor(made.scan, kept), volume_to_tensor(made.reference, kept)
         scan, reference = (traced(one, image, self, seed=seed) for one in both)
         return scan, reference
@@ -234,7 +232,7 @@ class EstimateCoilMaps(TraceableTransform):
 
     def __call__(self, kspace: Tensor) -> MetaTensor:
         """Return maps ``(frame, slice, [set,] coil, x, y[, z])``."""
-        scan = prepare(_kspace(scan_from_tensor(kspace), self), self.settings)
+        scan = prepare(kspace_of(scan_from_tensor(kspace), self), self.settings)
         assert isinstance(scan, KSpaceScan)  # noqa: S101  # preparing keeps the kind
         found: list[list[CoilMaps]] = [[] for _ in range(scan.n_frames)]
         for job in jobs(scan, self.settings, torch.device("cpu")):
@@ -244,76 +242,6 @@ class EstimateCoilMaps(TraceableTransform):
             support = (maps != 0).any(axis=-job.ndim - 1, keepdims=maps.ndim > job.ndim + 1)
             found[job.frame].append(CoilMaps(beyond, support))
         return traced(maps_to_tensor(found, scan.affine), kspace, self, method=self.settings.maps)
-
-
-class Reconstruct(TraceableTransform):
-    """Reconstruct a scan by any method that ``dipmed methods`` lists.
-
-    Parameters
-    ----------
-    method
-        Name of the method; None for the one that the class stands for.
-    keep_complex
-        Give a complex image where the scan gives one, rather than its magnitude.
-    settings
-        Further fields of `dipmed.prepare.ReconSettings`, such as ``preset``, ``device``, ``sets`` or ``hounsfield``;
-        those of `dipmed.config.FitConfig`, such as ``iterations`` or ``stop``, replace the preset's.
-    """
-
-    default: ClassVar[str] = "dip"
-
-    def __init__(self, method: str | None = None, *, keep_complex: bool = False, **settings: Any) -> None:
-        known = ReconSettings.__dataclass_fields__
-        changes = {name: value for name, value in settings.items() if name not in known}
-        chosen = {name: value for name, value in settings.items() if name in known}
-        changes = {**chosen.pop("changes", {}), **changes}
-        self.settings = ReconSettings(method=method or self.default, changes=changes, **chosen)
-        # so that a wrong name is told here and not in a worker
-        for modality in ("mri", "ct"):
-            self.settings.fit_config(modality, 2)
-        self.keep_complex = keep_complex
-
-    def __call__(self, data: Tensor, maps: Tensor | None = None) -> MetaTensor:
-        """Return the image ``(frame, x, y, z)``.
-
-        ``meta`` says how it came about: ``method``, ``preset``, ``unit``, ``stop`` (a line for each image) and
-        ``seconds``.
-
-        Parameters
-        ----------
-        data
-            K-space or projections.
-        maps
-            Sensitivity maps of k-space, as `EstimateCoilMaps` returns them or of one's own; None to estimate them.
-
-        Raises
-        ------
-        DipmedError
-            When the scan cannot be reconstructed so.
-        """
-        scan = scan_from_tensor(data)
-        given = None if maps is None else maps_from_tensor(maps, _prepared_kspace(scan, self))
-        result = reconstruct(scan, self.settings, maps=given)
-        volume = result.volume
-        if np.iscomplexobj(volume.data) and not self.keep_complex:
-            volume = ImageVolume(np.abs(volume.data), volume.affine)
-        made = volume_to_tensor(
-            volume,
-            {
-                **_kept(data),
-                "modality": scan.modality,
-                "ndim": scan.ndim,
-                **_sequence(scan),
-                "method": self.settings.method,
-                "preset": result.preset,
-                "unit": result.unit or "",
-                "stop": "\n".join(map(_in_words, result.reconstructions)),
-                "assumptions": "\n".join(result.assumptions),
-                "notes": "\n".join(result.notes),
-                "seconds": result.seconds["total"],
-            },
-        )
-        return traced(made, data, self, method=self.settings.method)
 
 
 class SaveDicomSeries(Transform):
@@ -393,106 +321,7 @@ class SaveDicomSeries(Transform):
         return kept
 
 
-class DIPReconstruct(Reconstruct):
-    """Fit an untrained network to the scan, by default as the preset of its modality says."""
-
-
-class FBP(Reconstruct):
-    """Filtered back-projection, of cones by Feldkamp."""
-
-    default: ClassVar[str] = "fbp"
-
-
-class CGSense(Reconstruct):
-    """Regularised least squares with sensitivity maps."""
-
-    default: ClassVar[str] = "cg-sense"
-
-
-class L1Wavelet(Reconstruct):
-    """Compressed sensing with an ℓ1 penalty on wavelets."""
-
-    default: ClassVar[str] = "l1-wavelet"
-
-
-class TotalVariation(Reconstruct):
-    """Compressed sensing with total variation."""
-
-    default: ClassVar[str] = "tv"
-
-
-class SIRT(Reconstruct):
-    """Simultaneous iterative reconstruction from projections."""
-
-    default: ClassVar[str] = "sirt"
-
-
-class CGLeastSquares(Reconstruct):
-    """Regularised least squares from projections."""
-
-    default: ClassVar[str] = "cg-ls"
-
-
-class CGTotalVariation(Reconstruct):
-    """Least squares with total variation from projections, without negative values."""
-
-    default: ClassVar[str] = "cg-tv"
-
-
-class AdjointReconstruct(TraceableTransform):
-    """Apply the adjoint of the measurement: the zero-filled image of k-space, unfiltered back-projection."""
-
-    def __init__(self, *, keep_complex: bool = False, device: str = "auto") -> None:
-        self.keep_complex = keep_complex
-        self.settings = ReconSettings(method="zero-filled", device=device)
-
-    def __call__(self, data: Tensor, maps: Tensor | None = None) -> MetaTensor:
-        """Return the image ``(frame, x, y, z)``; see `Reconstruct`."""
-        scan = scan_from_tensor(data)
-        if isinstance(scan, KSpaceScan):
-            direct = Reconstruct("zero-filled", keep_complex=self.keep_complex, device=self.settings.device)
-            return traced(direct(data, maps), data, self)
-        prepared = prepare(scan, self.settings)
-        device = resolve_device(self.settings.device)
-        images = [job.A.adjoint(job.y)[0].cpu().numpy() for job in jobs(prepared, self.settings, device)]
-        image = images[0] if prepared.ndim == 3 else np.stack(images, axis=-1)
-        return traced(volume_to_tensor(ImageVolume(image, prepared.affine), _kept(data)), data, self)
-
-
-def _sequence(scan: Scan) -> dict[str, str]:
-    return {"sequence": json.dumps(asdict(scan.sequence))} if isinstance(scan, KSpaceScan) else {}
-
-
 def _stem(meta: Mapping[str, Any]) -> str:
     """The name of the scan's file without its endings."""
     name = Path(str(meta.get(str(ImageMetaKey.FILENAME_OR_OBJ), "image"))).name
     return name.split(".")[0] or "image"
-
-
-def _prepared_kspace(scan: Scan, transform: Reconstruct) -> KSpaceScan:
-    prepared = prepare(_kspace(scan, transform), transform.settings)
-    assert isinstance(prepared, KSpaceScan)  # noqa: S101  # preparing keeps the kind
-    return prepared
-
-
-def _in_words(part: Reconstruction) -> str:
-    return f"{part.stop.rule} at {part.stop.iteration}: {part.stop.reason}"
-
-
-def _kept(data: Tensor) -> dict[str, Any]:
-    """What is handed on from one tensor to the next whatever it holds: where it came from."""
-    meta = data.meta if isinstance(data, MetaTensor) else {}
-    name = str(ImageMetaKey.FILENAME_OR_OBJ)
-    return {name: meta[name]} if name in meta else {}
-
-
-def _kspace(scan: Scan, transform: object) -> KSpaceScan:
-    if not isinstance(scan, KSpaceScan):
-        raise DipmedError(f"{type(transform).__name__} is for k-space, but the tensor holds projections")
-    return scan
-
-
-def _projections(scan: Scan, transform: object) -> ProjectionScan:
-    if not isinstance(scan, ProjectionScan):
-        raise DipmedError(f"{type(transform).__name__} is for projections, but the tensor holds k-space")
-    return scan

@@ -11,7 +11,7 @@ from monai.transforms.transform import MapTransform, Randomizable
 from monai.utils.misc import ensure_tuple_rep
 
 from dipmed.scan import DipmedError
-from dipmed.transforms import array
+from dipmed.transforms import array, reconstructing
 
 Data = Mapping[Hashable, Any]
 
@@ -187,13 +187,13 @@ class SimulateSinogramd(_Simulated):
 class Reconstructd(_WithMaps):
     """`Reconstruct` for dictionaries."""
 
-    made = array.Reconstruct
+    made = reconstructing.Reconstruct
 
 
 class DIPReconstructd(_WithMaps):
     """`DIPReconstruct` for dictionaries."""
 
-    made = array.DIPReconstruct
+    made = reconstructing.DIPReconstruct
 
 
 class SaveDicomSeriesd(_Mapped):
@@ -205,46 +205,46 @@ class SaveDicomSeriesd(_Mapped):
 class FBPd(_Mapped):
     """`FBP` for dictionaries."""
 
-    made = array.FBP
+    made = reconstructing.FBP
 
 
 class CGSensed(_WithMaps):
     """`CGSense` for dictionaries."""
 
-    made = array.CGSense
+    made = reconstructing.CGSense
 
 
 class L1Waveletd(_WithMaps):
     """`L1Wavelet` for dictionaries."""
 
-    made = array.L1Wavelet
+    made = reconstructing.L1Wavelet
 
 
 class TotalVariationd(_WithMaps):
     """`TotalVariation` for dictionaries."""
 
-    made = array.TotalVariation
+    made = reconstructing.TotalVariation
 
 
 class SIRTd(_Mapped):
     """`SIRT` for dictionaries."""
 
-    made = array.SIRT
+    made = reconstructing.SIRT
 
 
 class CGLeastSquaresd(_Mapped):
     """`CGLeastSquares` for dictionaries."""
 
-    made = array.CGLeastSquares
+    made = reconstructing.CGLeastSquares
 
 
 class CGTotalVariationd(_Mapped):
     """`CGTotalVariation` for dictionaries."""
 
-    made = array.CGTotalVariation
+    made = reconstructing.CGTotalVariation
 
 
 class AdjointReconstructd(_WithMaps):
     """`AdjointReconstruct` for dictionaries."""
 
-    made = array.AdjointReconstruct
+    made = reconstructing.AdjointReconstruct

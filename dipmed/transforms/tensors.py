@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.inverse import TraceableTransform
+from monai.utils.misc import ImageMetaKey
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -252,3 +253,24 @@ def _affine(tensor: MetaTensor) -> NDArray[np.float64]:
 
 def _sentences(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(filter(None, meta.get(name, "").split("\n"))) for name in ("assumptions", "notes")}
+
+
+def origin_of(data: Tensor) -> dict[str, Any]:
+    """What is handed on from one tensor to the next whatever it holds: where it came from."""
+    meta = data.meta if isinstance(data, MetaTensor) else {}
+    name = str(ImageMetaKey.FILENAME_OR_OBJ)
+    return {name: meta[name]} if name in meta else {}
+
+
+def kspace_of(scan: Scan, transform: object) -> KSpaceScan:
+    """The scan, which has to be k-space for this transform."""
+    if not isinstance(scan, KSpaceScan):
+        raise DipmedError(f"{type(transform).__name__} is for k-space, but the tensor holds projections")
+    return scan
+
+
+def projections_of(scan: Scan, transform: object) -> ProjectionScan:
+    """The scan, which has to be projections for this transform."""
+    if not isinstance(scan, ProjectionScan):
+        raise DipmedError(f"{type(transform).__name__} is for projections, but the tensor holds k-space")
+    return scan

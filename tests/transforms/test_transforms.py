@@ -50,7 +50,7 @@ from dipmed.transforms import (
     TotalVariationd,
     UndersampleKSpaced,
     VolumeWriter,
-    array,
+    reconstructing,
     scan_from_tensor,
     scan_to_tensor,
 )
@@ -184,7 +184,9 @@ def test_each_baseline_gives_the_image_of_the_direct_call(scan, attenuating, mad
 
 
 def test_no_baseline_is_without_a_transform():
-    named = {one.default for one in vars(array).values() if isinstance(one, type) and issubclass(one, Reconstruct)}
+    named = {
+        one.default for one in vars(reconstructing).values() if isinstance(one, type) and issubclass(one, Reconstruct)
+    }
     assert named - {"dip"} == {*BASELINES, *CT_BASELINES} - {"zero-filled"}  # which AdjointReconstruct gives
 
 
