@@ -291,10 +291,11 @@ def plot_curves(rows: list[Row], path: Path) -> None:
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=8, frameon=False)
-    figure.supxlabel("iteration", fontsize=9, y=0.12)
+    inch = 1 / figure.get_figheight()
+    figure.supxlabel("iteration", fontsize=9, y=0.55 * inch)
     figure.supylabel("PSNR in dB", fontsize=9)
-    figure.tight_layout(rect=(0.02, 0.13, 1, 1))
-    figure.savefig(path, dpi=110)
+    figure.tight_layout(rect=(0.02, 0.65 * inch, 1, 1))
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
@@ -318,7 +319,7 @@ def plot_seconds(rows: list[Row], path: Path) -> None:
     figure.supxlabel("seconds of one core", fontsize=9)
     figure.supylabel("PSNR in dB", fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
