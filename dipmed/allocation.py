@@ -15,7 +15,7 @@ _KEPT = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory for the next iteration, which takes as much again; for processes that are ours alone.
+    """Keep freed memory for the next iteration, which takes as much again; for our commands, and workers on slices.
 
     Otherwise the system clears and maps the same pages in every iteration. Dask asks for the extreme of that, with a
     threshold of 65536 bytes for its workers, by which a fit of 90 x 108 pixels took 40 % longer. Does nothing where

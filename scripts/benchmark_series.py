@@ -68,8 +68,8 @@ def main() -> None:
         path = make_scan(CASES[name], chosen.work / f"{name}-{chosen.slices}.h5", chosen.slices)
         for lever in chosen.levers.split(","):
             for first, end in runs(lever, path):
-                key = {"case": name, "state": chosen.state, "lever": lever, "sets": chosen.set, "slices": [first, end]}
-                key["threads"] = chosen.threads
+                key = {"case": name, "state": chosen.state, "lever": lever, "sets": chosen.set}
+                key |= {"slices": [first, end], "threads": chosen.threads}
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 rows.append({**key, **run(path, lever, first, end, tuple(chosen.set), chosen.threads)})
