@@ -11,7 +11,8 @@ from torch import Tensor
 
 from operators.ct_cone import ConeBeam
 from operators.ct_geometry import Array, Grid
-from operators.march_numba import combine, compiled, place_rows, share
+from operators.march_numba import combine, place_rows
+from operators.numba_kernels import compiled, share
 
 
 def back_project(filtered: Tensor, beam: ConeBeam, grid: Grid) -> Tensor:

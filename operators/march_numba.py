@@ -11,35 +11,21 @@ then combined to that line first, and the rows interpolate along it, which halve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.ct_geometry import Array
 from operators.ct_march import Rays
-
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+from operators.numba_kernels import compiled, share
 
 _PLANES = 8
 """Planes that one task of the adjoint writes to, while the rays of a column are at hand."""
 
 _TIE = 1 + 1e-6
 """Which axis is the main one must not hang on rounding where two are crossed alike."""
-
-
-def compiled(function: Kernel) -> Kernel:
-    """Compile without the interpreter's lock, kept on disk where the folder can be written to."""
-    try:
-        kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no place for the cache
-        kernel = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast(Kernel, kernel)
 
 
 class March:
@@ -73,18 +59,6 @@ class March:
                 for main in (0, 1, 2):
                     share(self.shape[main], _PLANES, adjoint_any, data, image, main, *self.arguments)
         return out
-
-
-def share(n: int, step: int, kernel: Callable[..., Any], *arguments: Any) -> None:
-    """Call a kernel for all parts of a range, over as many threads as torch uses."""
-    starts = range(0, n, step)
-    n_threads = min(torch.get_num_threads(), len(starts))
-    if n_threads == 1:
-        kernel(0, n, *arguments)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        for done in [pool.submit(kernel, start, min(start + step, n), *arguments) for start in starts]:
-            done.result()
 
 
 @compiled

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from dipmed.config import NetworkConfig
 from dipmed.nets.blocks import SLOPE, convolution, group_norm
 from dipmed.nets.channels import crop_to, pad_to_multiple
+from dipmed.nets.normalise import GroupNorm
 from dipmed.nets.upsample import Upsampling, upsample_beside
 
 
@@ -23,6 +24,14 @@ class _Block(nn.Sequential):
             group_norm(n_out, copies=copies),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolve, norm, rectifier = self
+        x = convolve(x)
+        if isinstance(norm, GroupNorm) and norm.is_compiled_for(x):
+            return norm.rectified(x, SLOPE)
+        result: Tensor = rectifier(norm(x))
+        return result
 
 
 class UNet(nn.Module):
