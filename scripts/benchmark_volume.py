@@ -1,9 +1,9 @@
 """A volume slice by slice, by one network in three dimensions, and in overlapping slabs: quality, seconds, memory.
 
 Run as ``python scripts/benchmark_volume.py [--cases lung1,brain] [--ways "slice;3d;slab"] [--json FILE]`` on Linux
-with ``DIPMED_DATA`` set. Scans are simulated from image volumes, so that the truth is known: eight slices of a chest and
-of a phantom's head by CT with 30 views, eight slices of a head by MRI with eight coils at R=4. Scores are of the whole
-volume.
+with ``DIPMED_DATA`` set. Scans are simulated from image volumes, so that the truth is known: eight slices of a chest
+and of a phantom's head by CT with 30 views, eight slices of a head by MRI with eight coils at R=4. Scores are of the
+whole volume.
 """
 
 from __future__ import annotations
