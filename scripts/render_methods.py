@@ -18,6 +18,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from benchmark_methods import SWEPT_CASES
 
 from dipmed.config import FitConfig
 from dipmed.methods import METHODS
@@ -66,7 +67,8 @@ def final_rows(rows: list[Row]) -> list[Row]:
 
 
 def swept_rows(rows: list[Row]) -> list[Row]:
-    """Rows of the sweep: fits to a scan with more than one optimizer."""
+    """Rows of the sweep: fits to a scan with more than one optimizer, all with the one seed that each of them had."""
+    rows = [row for row in rows if row["task"]["seed"] == 0 and row["task"]["case"] in SWEPT_CASES.values()]
     optimizers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         optimizers[row["task"]["case"], row["task"]["method"]].add(row["task"]["optimizer"])
