@@ -25,7 +25,7 @@ class GroupNorm(nn.GroupNorm):
     def is_compiled_for(self, x: Tensor) -> bool:
         """Whether there are compiled passes for these features."""
         is_meant = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.ndim in (4, 5)
-        return is_meant and _has_numba() and not torch.compiler.is_compiling()
+        return is_meant and self.weight.dtype == torch.float32 and _has_numba() and not torch.compiler.is_compiling()
 
     def rectified(self, x: Tensor, slope: float) -> Tensor:
         """Normalise and multiply what is negative by ``slope``, in one go, where `is_compiled_for` says so."""
