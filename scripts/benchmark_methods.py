@@ -2,7 +2,7 @@
 
 Run as ``DIPMED_DATA=DIR python scripts/benchmark_methods.py --json FILE --work FOLDER``. With ``--sweep`` each
 fit runs at several rates of Muon and of Adam on two tuning scans; without, at the best of them where the file
-knows it. One line of JSON a row: rows that the file holds are not run again. Each runs in a process of its own on one
+knows it. With ``--iterations 0`` methods run in the size and for the iterations of their presets. One line of JSON a row: rows that the file holds are not run again. Each runs in a process of its own on one
 core, ``--jobs`` of them at a time. ``WORK/mri.safetensors`` and ``WORK/ct.safetensors``, made by `scripts/pretrain.py`,
 are the weights of the methods that start from some; their networks have the sizes of those files.
 `scripts/render_methods.py` makes tables and plots of the rows.
@@ -49,7 +49,10 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Task:
-    """One row: ``optimizer`` names a line of `OPTIMIZERS`, the empty one for the method's own rates."""
+    """One row: ``optimizer`` names a line of `OPTIMIZERS`, the empty one for the method's own rates.
+
+    A fit of no ``iterations`` is one as the method's preset has it, in its size; classical methods have none.
+    """
 
     case: str
     method: str
@@ -67,7 +70,9 @@ def main() -> None:
     untaught = [name for name, method in METHODS.items() if not (method.takes_weights or method.takes_series)]
     parser.add_argument("--methods", default=",".join(untaught), help="rows to run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument(
+        "--iterations", type=int, default=400, help="of each fit; 0 for those of its preset, with the network of that"
+    )
     parser.add_argument("--sweep", action="store_true", help="optimizers and rates, on the swept scans alone")
     parser.add_argument(
         "--optimizers", default=",".join(OPTIMIZERS), help="of the sweep; an empty name for a method's own"
@@ -115,7 +120,7 @@ def table_tasks(
                 method = METHODS[name]
                 if modality not in method.modalities or (seed and not method.is_fit):
                     continue
-                best = best_optimizer(rows, name, modality) if method.is_fit else ""
+                best = best_optimizer(rows, name, modality) if method.is_fit and iterations else ""
                 yield Task(case, name, seed, iterations if method.is_fit else 0, best)
 
 
@@ -157,7 +162,8 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
     prepared = prepare_case(task.case, work)
     method = METHODS[task.method]
     network = () if "network" in method.fit.changes or method.takes_weights else NETWORK
-    sets = (*network, f"iterations={task.iterations}", f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
+    size = (*network, f"iterations={task.iterations}") if task.iterations else ()
+    sets = (*size, f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
     file = work / f"{modality_of(task.case)}.safetensors"
     weights = load_weights(file) if method.takes_weights and file.exists() else None
     settings = replace(prepared.settings, sets=sets, weights=weights)

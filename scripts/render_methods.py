@@ -39,10 +39,13 @@ def main() -> None:
     rows = [
         {"cpu_seconds": row.get("seconds_fit"), **row} for row in map(json.loads, chosen.rows.read_text().splitlines())
     ]
+    presets = [row for row in rows if is_fit(row) and not row["task"]["iterations"]]
+    rows = [row for row in rows if row not in presets]
     table, swept = final_rows(rows), swept_rows(rows)
     page = chosen.page.read_text()
     parts = {
         "summary": summary(table),
+        "presets": preset_table(presets, table),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
@@ -157,17 +160,47 @@ def summary(rows: list[Row]) -> str:
         at = {name: psnr_at(rows, seconds) for name, rows in fits.items()}
         fastest = max(at, key=lambda name: at[name], default=None)
         other = next(iter(fits), None)
-        rival = next(iter(classical), None)
-        best_ssim = max((mean(rows, "ssim") or 0.0 for rows in classical.values()), default=None)
-        gain = ""
-        if rival is not None and best_ssim is not None:
-            gain = f"{psnr - (mean(classical[rival], 'psnr') or 0):+.2f} dB, {ssim - best_ssim:+.3f}"
         lines.append(
             f"| {case} | {psnr:.2f}, {ssim:.3f} | {_named(fits, other)} | "
             + (f"{fastest} {at[fastest]:.2f}" if fastest else "")
-            + f" | {_named(classical, rival)} | {gain} |"
+            + f" | {_named(classical, next(iter(classical), None))} | {gain_over(own, classical)} |"
         )
     return "\n".join(lines)
+
+
+def preset_table(presets: list[Row], table: list[Row]) -> str:
+    """Fits in the size of their presets, of all seeds, against the classical methods."""
+    lines = ["| scan | `dip` PSNR dB | SSIM | regret dB | iterations | s | n | gain over classical |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    rivals = by_case(table)
+    for case, group in by_case([row for row in presets if row["task"]["method"] == "dip"]).items():
+        methods = by_method(rivals.get(case, []))
+        classical = {
+            name: rows for name, rows in methods.items() if not is_fit(rows[0]) and mean(rows, "psnr") is not None
+        }
+        cells = (
+            case,
+            f"{text(mean(group, 'psnr'))} ± {statistics.pstdev([row['psnr'] for row in group]):.2f}",
+            text(mean(group, "ssim"), 3),
+            text(mean(group, "regret")),
+            text(mean(group, "iterations"), 0),
+            text(mean(group, "cpu_seconds"), 0),
+            str(len(group)),
+            gain_over(group, classical),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gain_over(own: list[Row], classical: dict[str, list[Row]]) -> str:
+    """How far the mean over seeds lies above the best classical PSNR and the best classical SSIM."""
+    if not classical:
+        return ""
+    gains = {
+        key: (mean(own, key) or 0.0) - max(mean(rows, key) or 0.0 for rows in classical.values())
+        for key in ("psnr", "ssim")
+    }
+    return f"{gains['psnr']:+.2f} dB, {gains['ssim']:+.3f}"
 
 
 def _named(groups: dict[str, list[Row]], name: str | None) -> str:

@@ -1,3 +1,5 @@
+from collections import defaultdict
+
 import pytest
 import torch
 
@@ -51,18 +53,20 @@ def test_learned_weights_need_fewer_iterations(small_scan, pretrained):
         make_network = FitMethod.make_network
 
     def errors(method):
-        seen = {}
-        fit = DeepImagePrior(
-            SHORT.replace(iterations=100),
-            method=method,
-            observer=lambda iteration, image: seen.update({iteration: error(image, truth)}),
-            observer_interval=10,
-        )
-        fit(y, A)
-        return seen
+        """Mean over seeds, because of one rounding moves the answer by ten iterations."""
+        seen = defaultdict(list)
+        for seed in range(4):
+            fit = DeepImagePrior(
+                SHORT.replace(iterations=100, seed=seed),
+                method=method,
+                observer=lambda iteration, image: seen[iteration].append(error(image, truth)),
+                observer_interval=10,
+            )
+            fit(y, A)
+        return {iteration: sum(values) / len(values) for iteration, values in seen.items()}
 
     taught, untaught = errors(Educated(pretrained)), errors(Untaught(pretrained))
-    assert min(iteration for iteration, value in taught.items() if value < untaught[100]) <= 70
+    assert min(iteration for iteration, value in taught.items() if value < untaught[100]) <= 60
 
 
 def test_a_fit_without_weights_says_how_to_make_them(small_scan):

@@ -10,8 +10,8 @@ from dipmed.scan import DipmedError, ShapeError
 TINY = FitConfig(network=NetworkConfig(channels=(16, 16), skip_channels=8))
 
 
-def run(scan, method, modality="mri", iterations=5):
-    config = type(method).configure(TINY, modality).replace(iterations=iterations, stop="budget")
+def run(scan, method, modality="mri", iterations=5, seed=0):
+    config = type(method).configure(TINY, modality).replace(iterations=iterations, stop="budget", seed=seed)
     return DeepImagePrior(config, method=method)(scan[0], scan[1])
 
 
@@ -35,9 +35,12 @@ def test_the_unit_of_the_similar_image_does_not_matter(small_scan):
 
 def test_a_similar_image_helps(small_scan):
     truth = small_scan[2]
-    guided = run(small_scan, ReferenceGuided(truth.abs().sqrt()), iterations=150).image
-    # of five seeds it was 0.68 to 0.89 times as far away
-    assert (guided - truth).norm() < 0.9 * (run(small_scan, Vanilla(), iterations=150).image - truth).norm()
+
+    def mean_error(method):  # of one seed by itself rounding decides whether it is 0.68 or 0.89 times as large
+        images = [run(small_scan, method, iterations=150, seed=seed).image for seed in range(4)]
+        return sum(float((image - truth).norm()) for image in images) / len(images)
+
+    assert mean_error(ReferenceGuided(truth.abs().sqrt())) < 0.85 * mean_error(Vanilla())
 
 
 def test_slices_and_volumes_of_ct(small_slice, small_volume):
