@@ -23,7 +23,7 @@ from dipmed.io.images import load_image
 from dipmed.jobs import Job, jobs
 from dipmed.methods import Method, find_method
 from dipmed.mode import check_fits
-from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace
+from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace, with_preset
 from dipmed.run_job import run_job
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Reconstruction, Scan, ShapeError
 from operators import (
@@ -134,6 +134,7 @@ def compare(
         settings = replace(settings, slices=(middle, middle + 1))
     if reference == "full":
         settings = _with_less(scan, settings)
+    settings = with_preset(scan, settings)
     target, support = find_reference(scan, settings, reference)
     device = resolve_device(settings.device)
     mode = "slice" if settings.ndim_for(scan) == 2 else "3d"

@@ -230,6 +230,8 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=200),
     "ct-2d": _CT,
+    # more data leave less to a prior, and more to be fitted
+    "ct-2d-many-views": _CT.replace(variation_weight=4e-4, iterations=600),
     # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
     "ct-3d": _CT.replace(network=_IN_3D, input_update="none", input_jitter=0.03, gain=0.25),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),

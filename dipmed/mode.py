@@ -11,7 +11,7 @@ from dipmed.dip import n_fits
 from dipmed.dip.precision import uses_bfloat16
 from dipmed.memory import available_memory, check_memory, holds, kspace_memory, projection_memory
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings
+from dipmed.prepare import ReconSettings, with_preset
 from dipmed.scan import DipmedError, KSpaceScan, Scan
 from dipmed.slabs import SMALLEST, slab_ranges
 
@@ -41,6 +41,11 @@ def choose_mode(scan: Scan, settings: ReconSettings, device: torch.device = _CPU
         When the mode is unknown or not for this scan, or memory does not hold it; the message says what to change.
     """
     _check(settings)
+    choice = _choose(scan, settings, device)
+    return replace(choice, settings=with_preset(scan, choice.settings))
+
+
+def _choose(scan: Scan, settings: ReconSettings, device: torch.device) -> Choice:
     if settings.mode == "auto":
         return _by_data(scan, settings, device)
     if settings.mode == "3d" and _is_volume(scan, settings):

@@ -24,6 +24,9 @@ from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeErro
 from dipmed.weights import PretrainedWeights
 from operators import make_mask, parse_undersampling
 
+MANY_VIEWS = 45
+"""From as many on slices of CT have a preset of their own; it was measured at 60, and the other up to 31."""
+
 
 @dataclass(frozen=True)
 class ReconSettings:
@@ -32,7 +35,7 @@ class ReconSettings:
     Parameters
     ----------
     method, preset
-        Names; the preset defaults to the one for the scan's dimensions.
+        Names; the preset defaults to the one for the scan's dimensions and views, see `with_preset`.
     changes
         Fields of `FitConfig` that replace the preset's and the method's.
     sets
@@ -192,6 +195,14 @@ class ReconSettings:
         """These and the weights, for the methods that take some."""
         weights = {"weights": self.weights} if find_method(self.method).takes_weights else {}
         return {**self.method_options(), **weights}
+
+
+def with_preset(scan: Scan, settings: ReconSettings) -> ReconSettings:
+    """Name the preset for slices of many views, where none was named and there are so many."""
+    if settings.preset is not None or not isinstance(scan, ProjectionScan) or settings.ndim_for(scan) != 2:
+        return settings
+    n_views = scan.n_views if settings.views is None else settings.views
+    return replace(settings, preset="ct-2d-many-views") if n_views >= MANY_VIEWS else settings
 
 
 def prepare(scan: Scan, settings: ReconSettings) -> Scan:

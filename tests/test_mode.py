@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dipmed.compare import compare
 from dipmed.mode import choose_mode, memory_needed
 from dipmed.phantom import brain_phantom_scan
 from dipmed.prepare import ReconSettings, prepare
@@ -20,11 +21,11 @@ def volume_scan(shape=(160, 128, 96)):
     return KSpaceScan(kspace, np.ones((1, 1, *shape), dtype=bool), np.eye(4), shape, "test")
 
 
-def slices_of_ct(n_slices=10, n=24):
+def slices_of_ct(n_slices=10, n=24, n_views=16):
     """Balls on a plate; slices are seen by parallel rays."""
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, k) for k in (n, n, n_slices)], indexing="ij")
     body = (x**2 + y**2 < 0.8).astype(np.float32) + ((x - 0.3) ** 2 + y**2 + (z / 2) ** 2 < 0.1)
-    grid, beam = Grid((n, n), (1.0, 1.0)), ParallelBeam(angles_over(16, np.pi), 36, 1.0)
+    grid, beam = Grid((n, n), (1.0, 1.0)), ParallelBeam(angles_over(n_views, np.pi), 36, 1.0)
     truth = 0.02 * body.astype(np.float32)
     A = StackedProjector(SliceProjector(grid, beam), n_slices)
     lines = A.data_of(A(torch.from_numpy(truth)[None]))[:, 0].numpy()
@@ -59,6 +60,29 @@ def test_auto_takes_images_as_they_were_measured_and_says_why():
     assert choice.settings.mode == "3d"
     assert choice.reason == "3d: the scan is one volume, and one network fits 16 x 16 x 12 voxels"
     assert choose_mode(volume_scan(), ReconSettings(split_readout=True)).settings.mode == "slice"
+
+
+@pytest.mark.parametrize(
+    ("n_views", "options", "preset"),
+    [
+        (60, {}, "ct-2d-many-views"),
+        (45, {}, "ct-2d-many-views"),
+        (44, {}, "ct-2d"),
+        (60, {"views": 30}, "ct-2d"),
+        (60, {"preset": "ct-2d"}, "ct-2d"),
+        (60, {"mode": "3d"}, "ct-3d"),
+    ],
+)
+def test_slices_of_many_views_have_a_preset_of_their_own(n_views, options, preset):
+    scan, _ = slices_of_ct(2, 8, n_views)
+    settings = choose_mode(scan, ReconSettings(**options)).settings
+    assert settings.preset_for("ct", settings.ndim_for(scan)) == preset
+
+
+@pytest.mark.parametrize(("views", "preset"), [(45, "ct-2d-many-views"), (None, "ct-2d")])
+def test_compared_methods_have_the_preset_of_the_views_that_are_kept(views, preset):
+    scan, _ = slices_of_ct(2, 8, 60)  # of which a quarter is kept where nothing else is said
+    assert compare(scan, ["fbp"], ReconSettings(views=views)).settings.preset_for("ct", 2) == preset
 
 
 def test_with_less_memory_auto_computes_again_then_makes_slabs_then_slices():

@@ -230,7 +230,7 @@ def test_a_helix_is_rebinned_to_slices_in_their_place(tmp_path):
     image, affine = result.volume.data.real, result.volume.affine
     inside = np.argwhere(image > ATTENUATION / 2)
     assert (affine @ [*inside.mean(axis=0), 1])[:3] == pytest.approx(BALL * [-1, -1, 1], abs=0.7)
-    assert result.preset == "ct-2d"
+    assert result.preset == "ct-2d-many-views"
     assert any("single-slice rebinning" in sentence for sentence in result.assumptions)
 
 
