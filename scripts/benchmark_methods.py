@@ -2,8 +2,9 @@
 
 Run as ``DIPMED_DATA=DIR python scripts/benchmark_methods.py --json FILE --work FOLDER``. With ``--sweep`` each
 fit runs at several rates of Muon and of Adam on two tuning scans; without, at the best of them where the file
-knows it. With ``--iterations 0`` methods run in the size and for the iterations of their presets. One line of JSON a row: rows that the file holds are not run again. Each runs in a process of its own on one
-core, ``--jobs`` of them at a time. ``WORK/mri.safetensors`` and ``WORK/ct.safetensors``, made by `scripts/pretrain.py`,
+knows it. With ``--iterations 0`` methods run in the size and for the iterations of their presets. One line of JSON a
+row: rows that the file holds are not run again. Each runs in a process of its own on one core, ``--jobs`` of them at a
+time. ``WORK/mri.safetensors`` and ``WORK/ct.safetensors``, made by `scripts/pretrain.py`,
 are the weights of the methods that start from some; their networks have the sizes of those files.
 `scripts/render_methods.py` makes tables and plots of the rows.
 """

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dipmed.calib.centre import calibration_width
 from dipmed.calib.maps import calibration_signal, centred, espirit_maps, jsense_maps
 from dipmed.calib.noise import mix_coils
 from dipmed.scan import Complex64, DipmedError, KSpaceScan, ShapeError
+from operators import centred_ifft
 
 MAP_METHODS = ("espirit", "jsense")
 
@@ -20,6 +22,13 @@ CALIBRATION_WIDTH = 24
 
 MARGIN_CROP = 0.5
 """ESPIRiT: voxels whose eigenvalue is below this are air for certain."""
+
+_LEAST_SEEN = 0.8
+"""ESPIRiT: share of the signal that the support has to hold.
+
+Of a head and a knee at R=4 it held 0.96 and more from 11 lines of calibration on, 0.5 with 10 and less than 0.1 with 9,
+whose images were 14 dB worse.
+"""
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,8 @@ def estimate_maps(
             "ESPIRiT found no voxel with a consistent coil sensitivity: the k-space centre holds noise, or its centre "
             "is not in the middle of the array; use --maps jsense or --maps FILE"
         )
+    if method == "espirit" and (volume is None or calibration_signal(virtual, sampled, limit) > volume.signal / 2):
+        _check_support(data, sampled, limit, support if n_sets == 1 else np.logical_or.reduce(support[:, 0]))
     if not is_volume:
         maps = np.tensordot(back, maps, axes=1) if n_sets == 1 else np.stack([np.tensordot(back, s, 1) for s in maps])
     return CoilMaps(np.ascontiguousarray(maps, dtype=np.complex64), support)
@@ -232,7 +243,8 @@ def _calibration_data(
 
 
 def _directions(centres: list[NDArray[np.complex128]]) -> Complex64:
-    """Virtual coils of calibration regions ``(coil, sample)``."""
+    """Virtual coils of calibration regions ``(coil, x, y[, z])``."""
+    centres = [centre.reshape(len(centre), -1) for centre in centres]
     gram = sum((centre @ centre.conj().T for centre in centres[1:]), start=centres[0] @ centres[0].conj().T)
     return principal_directions(gram)[1].astype(np.complex64)
 
@@ -267,8 +279,26 @@ def _check_sets(n_sets: int, n_coils: int, method: str) -> None:
         raise DipmedError(f"several sets of maps are found by ESPIRiT, not by {method}; use --maps espirit")
 
 
+def _check_support(data: Complex64, sampled: NDArray[np.bool_], limit: int, support: NDArray[np.bool_]) -> None:
+    """Refuse maps that leave out much of what the calibration data see: of few lines ESPIRiT finds parts of them."""
+    box = _central_box(data, sampled, limit)
+    widths = box.shape[1:]
+    signal = np.square(np.abs(centred_ifft(torch.from_numpy(box), len(widths)).numpy())).sum(0)
+    # a pixel of this coarse image stands for the voxel in its middle
+    places = [
+        np.clip(np.round((np.arange(w) - w // 2) * n / w).astype(int) + n // 2, 0, n - 1)
+        for w, n in zip(widths, support.shape, strict=True)
+    ]
+    seen = float((signal * support[np.ix_(*places)]).sum() / signal.sum())
+    if seen < _LEAST_SEEN:
+        raise DipmedError(
+            f"the sensitivity maps that ESPIRiT finds in a k-space centre of {' x '.join(map(str, widths))} leave out "
+            f"{1 - seen:.0%} of the signal, because it is too small; use --maps jsense, or give maps with --maps FILE"
+        )
+
+
 def _central_box(data: Complex64, sampled: NDArray[np.bool_], limit: int) -> NDArray[np.complex128]:
-    """Samples ``(coil, sample)`` of the calibration region, or of a box of its usual size when it has gaps."""
+    """Samples ``(coil, x, y[, z])`` of the calibration region, or of a box of its usual size when it has gaps."""
     widths = [min(limit, w if w else n) for w, n in zip(calibration_width(sampled), sampled.shape, strict=True)]
-    box = tuple(slice(n // 2 - w // 2, n // 2 - w // 2 + w) for n, w in zip(sampled.shape, widths, strict=True))
-    return data[(slice(None), *box)].reshape(len(data), -1).astype(np.complex128)
+    box = tuple(centred(n, w) for n, w in zip(sampled.shape, widths, strict=True))
+    return data[(slice(None), *box)].astype(np.complex128)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion
 
+import dipmed.io
 from dipmed.calib.centre import calibration_width
-from dipmed.calib.coils import estimate_maps
+from dipmed.calib.coils import VolumeReference, estimate_maps, volume_reference
+from dipmed.calib.maps import centred
 from dipmed.io.cfl import read_cfl
 from dipmed.scan import DipmedError, ShapeError
 from operators import make_mask
@@ -251,3 +253,30 @@ def test_maps_of_a_3d_scan_lose_no_signal(data_dir: Path):
     assert maps.any(axis=0)[bright].mean() > 0.98
     # coherent combination loses nothing where there is signal
     assert np.quantile(np.abs(combined)[bright] / rss[bright], 0.05) > 0.97
+
+
+def middle_of_a_head(data_dir: Path):
+    scan = dipmed.io.load(data_dir / "bart_brain8" / "full.cfl")
+    middle = tuple(centred(n, m) for n, m in zip(scan.matrix_shape, (128, 104), strict=True))
+    return np.ascontiguousarray(scan.kspace[0, 0][(..., *middle)])
+
+
+@pytest.mark.parametrize("lines", [9, 10])
+def test_too_few_lines_to_find_the_coils_of_a_head_are_refused(data_dir: Path, lines):
+    kspace = middle_of_a_head(data_dir)
+    mask = make_mask(f"random:R=4,acs={lines},seed=0", kspace.shape[1:]).numpy()
+    with pytest.raises(DipmedError, match=rf"centre of 24 x {lines} leave out \d+% of the signal.*--maps jsense"):
+        estimate_maps(kspace * mask, mask)
+    # as a slice of a series, too, unless it is dark beside the others
+    reference = volume_reference(kspace[None] * mask, mask[None], "espirit")
+    with pytest.raises(DipmedError, match="leave out"):
+        estimate_maps(kspace * mask, mask, volume=reference)
+    bright = VolumeReference(reference.rotation, 10 * reference.signal)
+    assert estimate_maps(kspace * mask, mask, volume=bright).support.mean() < 0.3
+    assert estimate_maps(kspace * mask, mask, "jsense").support.mean() > 0.5
+
+
+def test_twelve_lines_are_enough(data_dir: Path):
+    kspace = middle_of_a_head(data_dir)
+    mask = make_mask("random:R=4,acs=12,seed=0", kspace.shape[1:]).numpy()
+    assert estimate_maps(kspace * mask, mask).support.mean() > 0.6
