@@ -161,8 +161,9 @@ class ReconRequest:
         import torch
 
         from dipmed.manifest import make_manifest
+        from dipmed.prepare import with_preset
 
-        manifest = make_manifest(scan, self.settings, torch.device("cpu"))
+        manifest = make_manifest(scan, with_preset(scan, self.settings), torch.device("cpu"))
         chosen = {name: value for name, value in manifest["settings"].items() if name != "device"}
         return {
             "settings": {**chosen, "complex": self.complex_image},

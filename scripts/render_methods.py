@@ -46,6 +46,7 @@ def main() -> None:
     parts = {
         "summary": summary(table),
         "presets": preset_table(presets, table),
+        "preset-rules": rule_table(presets),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),

@@ -1,5 +1,7 @@
 """How a scan is taken apart: what is chosen, why, and what is refused; and that the ways agree."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from dipmed.mode import choose_mode, memory_needed
 from dipmed.phantom import brain_phantom_scan
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import reconstruct
+from dipmed.recon_command import ReconRequest
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
 from dipmed.stacks import jobs_of, n_jobs_of
 from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over
@@ -83,6 +86,14 @@ def test_slices_of_many_views_have_a_preset_of_their_own(n_views, options, prese
 def test_compared_methods_have_the_preset_of_the_views_that_are_kept(views, preset):
     scan, _ = slices_of_ct(2, 8, 60)  # of which a quarter is kept where nothing else is said
     assert compare(scan, ["fbp"], ReconSettings(views=views)).settings.preset_for("ct", 2) == preset
+
+
+def test_what_a_run_notes_as_asked_for_is_what_it_does():
+    scan, _ = slices_of_ct(2, 8, 60)
+    noted = ReconRequest(Path("scan.h5"), [Path("a.nii.gz")], ReconSettings()).asked(scan)
+    assert (
+        noted["fit"]["iterations"] == choose_mode(scan, ReconSettings()).settings.fit_config("ct", 2).iterations == 600
+    )
 
 
 def test_with_less_memory_auto_computes_again_then_makes_slabs_then_slices():
