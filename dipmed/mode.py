@@ -19,6 +19,9 @@ MODES = ("auto", "slice", "slab", "3d")
 
 _CPU = torch.device("cpu")
 
+_WORKER = 350 * 2**20
+"""Bytes that a worker takes before it has anything to do (`scripts/benchmark_memory.py --cases workers`)."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -185,6 +188,19 @@ def memory_needed(scan: Scan, settings: ReconSettings, device: torch.device = _C
     if config is None:
         return 0.0
     return projection_memory(scan, config, shape=shape, n_views=settings.views, n_fits=n_beside, in_half=in_half)
+
+
+def workers_worth(scan: Scan, settings: ReconSettings) -> int:
+    """How many workers would fit slices of a scan side by side, one on each core, as far as memory goes; 1 for none.
+
+    Of a fit with two threads both wait for each other at every layer: slices in processes of their own take less time.
+    """
+    if settings.mode != "slice" or settings.warm_start or not find_method(settings.method).is_fit:
+        return 1
+    # a worker takes seconds to start, which the second slice of each pays back
+    many = min(torch.get_num_threads(), _n_slices(scan, settings) // 2)
+    held = memory_needed(scan, settings) + _WORKER
+    return next((n for n in range(many, 1, -1) if holds(n * held, memory_limit(settings, _CPU))), 1)
 
 
 def _shape(scan: Scan, settings: ReconSettings) -> tuple[int, ...]:

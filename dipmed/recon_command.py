@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from dipmed.cluster import Cluster
     from dipmed.io.dicom_study import Study
+    from dipmed.mode import Choice
     from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
     from dipmed.scan import Scan
@@ -138,6 +140,8 @@ class ReconRequest:
                 console.print(
                     f"fitting with {self.settings.method}; Ctrl-C keeps the best image so far", soft_wrap=True
                 )
+                if cluster is None:
+                    self._advise(scan, choice)
                 follower = None if self.report is None else Follower()
                 opened = open_trackers(self.log_to, self.settings.method, _warn)
                 with opened as trackers, FitProgress(console) as progress:
@@ -155,6 +159,15 @@ class ReconRequest:
             save_page(page, self.report, force=replaces)
             written.append(self.report)
         return result, written
+
+    def _advise(self, scan: Scan, choice: Choice) -> None:
+        """Say that workers would save time, where they can be had."""
+        from dipmed.mode import workers_worth
+
+        if find_spec("distributed") is not None and self.where().type == "cpu":
+            n_workers = workers_worth(scan, choice.settings)
+            if n_workers > 1:
+                console.print(f"--workers {n_workers} would fit so many slices at a time, and take less time")
 
     def asked(self, scan: Scan) -> dict[str, Any]:
         """Describe what decides the image, without a name or a path, and without where and by which version."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dipmed.compare import compare
-from dipmed.mode import choose_mode, memory_needed
+from dipmed.mode import choose_mode, memory_needed, workers_worth
 from dipmed.phantom import brain_phantom_scan
 from dipmed.prepare import ReconSettings, prepare
 from dipmed.recon import reconstruct
@@ -86,6 +86,30 @@ def test_slices_of_many_views_have_a_preset_of_their_own(n_views, options, prese
 def test_compared_methods_have_the_preset_of_the_views_that_are_kept(views, preset):
     scan, _ = slices_of_ct(2, 8, 60)  # of which a quarter is kept where nothing else is said
     assert compare(scan, ["fbp"], ReconSettings(views=views)).settings.preset_for("ct", 2) == preset
+
+
+@pytest.mark.parametrize(
+    ("n_slices", "threads", "options", "n_workers"),
+    [
+        (6, 2, {}, 2),
+        (6, 8, {}, 3),
+        (3, 8, {}, 1),
+        (6, 1, {}, 1),
+        (6, 2, {"slices": (0, 2)}, 1),
+        (6, 2, {"method": "cg-sense"}, 1),
+        (6, 2, {"warm_start": True}, 1),
+        (6, 2, {"mode": "3d"}, 1),
+        (6, 8, {"memory_gib": 0.9}, 2),
+    ],
+)
+def test_workers_are_worth_their_start_for_slices_that_memory_holds_beside_each_other(
+    monkeypatch, n_slices, threads, options, n_workers
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("dipmed.memory.available_memory", lambda: 64 * 2**30)
+    scan, _ = slices_of_mri(n_slices)
+    settings = choose_mode(scan, ReconSettings(**options)).settings
+    assert workers_worth(scan, settings) == n_workers
 
 
 def test_what_a_run_notes_as_asked_for_is_what_it_does():
