@@ -99,7 +99,7 @@ def test_compared_methods_have_the_preset_of_the_views_that_are_kept(views, pres
         (6, 2, {"method": "cg-sense"}, 1),
         (6, 2, {"warm_start": True}, 1),
         (6, 2, {"mode": "3d"}, 1),
-        (6, 8, {"memory_gib": 0.9}, 2),
+        (6, 8, {"memory_gib": 1.4}, 2),
     ],
 )
 def test_workers_are_worth_their_start_for_slices_that_memory_holds_beside_each_other(

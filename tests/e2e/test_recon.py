@@ -140,3 +140,17 @@ def test_every_rule_can_decide(run_cli, scan_file, tmp_path, rule):
         return
     assert done.code == 0, done.err
     assert json.loads(done.out)["stop"]["iteration"] > 0
+
+
+@pytest.mark.parametrize(("chosen", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(scan_file, chosen, policy):
+    settings = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dipmed", "info", str(scan_file)],
+        env={**settings, **chosen, "OMP_DISPLAY_ENV": "TRUE"},  # the library says what it found when torch loads it
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
