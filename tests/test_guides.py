@@ -81,7 +81,7 @@ def test_the_image_reaches_the_fits_of_recon_and_compare(three_slices, tmp_path)
         if name == "other.nii":
             save_image(ImageVolume(data[::-1].copy(), three_slices.affine), file, force=True)
         settings = ReconSettings(method="reference-guided", reference_image=file, sets=SMALL, device="cpu")
-        less = replace(settings, undersample="random:R=2,acs=8,seed=0")
+        less = replace(settings, undersample="random:R=2,acs=12,seed=0")
         volume = reconstruct(three_slices, settings).volume.data
         found = compare(three_slices, ["zero-filled", "reference-guided"], less)
         results.append((volume, found.images["reference-guided"], found.images["zero-filled"]))
