@@ -56,10 +56,13 @@ def test_a_strong_coupling_holds_the_output_near_the_image(small_scan):
 @pytest.mark.parametrize("scan", ["small_slice", "small_mri_volume"])
 def test_projections_and_volumes_are_fitted(request, scan, denoiser):
     y, A, truth = request.getfixturevalue(scan)
-    config = CONFIG.replace(stop="budget", iterations=80, adam_rate=1e-2)
-    result = DeepImagePrior(config, method=DeepRED(denoiser=denoiser))(y, A)
-    assert result.image.shape == truth.shape
-    assert (result.image - truth).norm() < 0.6 * truth.norm()
+    config = CONFIG.replace(stop="budget", iterations=50, adam_rate=1e-2)
+    errors = []
+    for seed in range(4):  # because one short fit of a volume is anywhere between 0.4 and 0.65
+        result = DeepImagePrior(config.replace(seed=seed), method=DeepRED(denoiser=denoiser))(y, A)
+        assert result.image.shape == truth.shape
+        errors.append(float((result.image - truth).norm() / truth.norm()))
+    assert sum(errors) / len(errors) < 0.6
 
 
 def test_impossible_options_are_refused():

@@ -36,11 +36,11 @@ def test_the_unit_of_the_similar_image_does_not_matter(small_scan):
 def test_a_similar_image_helps(small_scan):
     truth = small_scan[2]
 
-    def mean_error(method):  # of one seed by itself rounding decides whether it is 0.68 or 0.89 times as large
-        images = [run(small_scan, method, iterations=150, seed=seed).image for seed in range(4)]
+    def mean_error(method):  # because seeds differ by a fifth
+        images = [run(small_scan, method, iterations=400, seed=seed).image for seed in range(4)]
         return sum(float((image - truth).norm()) for image in images) / len(images)
 
-    assert mean_error(ReferenceGuided(truth.abs().sqrt())) < 0.85 * mean_error(Vanilla())
+    assert mean_error(ReferenceGuided(truth.abs().sqrt())) < 0.7 * mean_error(Vanilla())
 
 
 def test_slices_and_volumes_of_ct(small_slice, small_volume):
