@@ -38,7 +38,7 @@ class StoreSender:
 
     def __init__(self, host: str, port: int, title: str, *, own_title: str, sop_classes: set[str]) -> None:
         try:
-            from pynetdicom import AE
+            from pynetdicom import AE, evt
         except ImportError:
             raise MissingExtra("sending by dicom:// needs pynetdicom: pip install 'dipmed[pacs]'") from None
         entity = AE(ae_title=own_title)
@@ -47,9 +47,12 @@ class StoreSender:
         for sop_class in sorted(sop_classes):
             entity.add_requested_context(sop_class, _PLAIN)
         self._where = f"{title} at {host}:{port}"
-        self._association = entity.associate(host, port, ae_title=title)
+        received: list[object] = []
+        keep = (evt.EVT_PDU_RECV, lambda event: received.append(event.pdu))
+        self._association = entity.associate(host, port, ae_title=title, evt_handlers=[keep])
         if not self._association.is_established:
-            raise OutputError(f"{self._where} {_refusal(self._association)}")
+            raise OutputError(f"{self._where} {_refusal(self._association, received)}")
+        self._association.unbind(*keep)
 
     def __enter__(self) -> Self:
         return self
@@ -88,11 +91,14 @@ def _name(sop_class: str | None) -> str:
     return UID(sop_class or "").name
 
 
-def _refusal(association: Association) -> str:
+def _refusal(association: Association, received: list[object]) -> str:
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
+
     if association.rejected_contexts:
         return f"takes no objects of the kind {_name(association.rejected_contexts[0].abstract_syntax)}"
-    if not association.is_rejected:
-        return "cannot be reached, or broke the connection off"
-    primitive = association.acceptor.primitive
-    reason = getattr(primitive, "reason_str", "") or "no reason given"
-    return f"refuses the association: {reason.lower()}"
+    # association.is_rejected stays false on a busy machine, where the answer is there and the connection
+    # closed before pynetdicom looks whether it has one
+    for answer in received:
+        if isinstance(answer, A_ASSOCIATE_RJ):
+            return f"refuses the association: {answer.reason_str.lower()}"
+    return "cannot be reached, or broke the connection off"

@@ -21,6 +21,7 @@ import numpy as np
 import pydicom
 import pytest
 from pynetdicom import AE, evt
+from pynetdicom.acse import ACSE
 
 from dipmed import cli
 from dipmed.io.dicom_modules import DicomDetails
@@ -186,6 +187,20 @@ def test_an_archive_that_is_not_there_or_refuses(orthanc, series, send, address,
     assert words in told
     assert "0 of 4 objects were sent, 4 were not, first 00001.dcm" in told
     assert [path.name for path in series.parent.iterdir()] == ["series"]
+
+
+def test_a_refusal_is_told_however_late_this_end_looks(orthanc, series, send, monkeypatch):
+    """The archive's answer is there, and its end of the connection closed, before the sender waits for it."""
+    ask = ACSE.send_request
+
+    def ask_and_sleep(acse):
+        ask(acse)
+        time.sleep(1)
+
+    monkeypatch.setattr(ACSE, "send_request", ask_and_sleep)
+    code, told = send(series, "--to", f"dicom://127.0.0.1:{orthanc[1]}/WRONG")
+    assert code == 1
+    assert "refuses the association: called ae title not recognised" in told
 
 
 @pytest.mark.parametrize(
