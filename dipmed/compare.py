@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dipmed.calib.centre import sampled_cells
 from dipmed.calib.helix import rebin_helix
@@ -30,6 +31,7 @@ from operators import (
     NonCartesianMRI,
     SliceProjector,
     VolumeProjector,
+    can_be_divided,
     combine_sets,
     field_of_view_mm,
     volume_of_view_mm,
@@ -41,8 +43,11 @@ DEFAULT_UNDERSAMPLING = "random:R=4,acs=16,seed=0"
 
 EVERY_FOURTH_READOUT = "equispaced:R=4,acs=0,seed=0"
 
-_REFERENCE_WEIGHT = 3e-5
+_REFERENCE_WEIGHT = 6e-5
 """Of the total variation of a reference from all views: less than any that suits few views."""
+
+_REFERENCE_GIB, _FEWEST_VIEWS = 2.0, 100
+"""What its matrices may take, and how many views it is made of at least where some are left out for that."""
 
 _FULL_COVERAGE = 0.95
 """Share of the disc of k-space that a reference along a trajectory has to cover."""
@@ -235,9 +240,14 @@ def _run(
 
 
 def find_reference(
-    scan: Scan, settings: ReconSettings, reference: str
+    scan: Scan, settings: ReconSettings, reference: str, *, subpixels: int = CGTotalVariation.subpixels
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the magnitude or attenuation to score against and where it counts, both ``(x, y[, z])``.
+
+    Parameters
+    ----------
+    subpixels
+        Parts of the pixels of a slice of projections that is its own reference.
 
     Raises
     ------
@@ -245,7 +255,7 @@ def find_reference(
         When the scan is asked to be its own reference and is not fully sampled.
     """
     if isinstance(scan, ProjectionScan):
-        return _reference_of_projections(scan, settings, reference)
+        return _reference_of_projections(scan, settings, reference, subpixels)
     if reference != "full":
         given = _reference_from_file(Path(reference), settings)
         return given, given > 0
@@ -297,9 +307,13 @@ def _reference_along_trajectory(
 
 
 def _reference_of_projections(
-    scan: ProjectionScan, settings: ReconSettings, reference: str
+    scan: ProjectionScan, settings: ReconSettings, reference: str, subpixels: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Total variation over all views, or a file; it counts inside the disc that every view sees."""
+    """Total variation over all views, or a file; it counts inside the disc that every view sees.
+
+    The pixels of slices are divided; where the matrices through the parts would be large, some views are left out,
+    evenly, as long as a hundred are left.
+    """
     full = prepare(scan, replace(settings, views=None))
     assert isinstance(full, ProjectionScan)  # noqa: S101  # preparing keeps the kind
     x, y = (full.grid.coordinates(axis) for axis in (0, 1))
@@ -314,10 +328,23 @@ def _reference_of_projections(
     else:
         job = next(jobs(full, settings, torch.device("cpu")))
         assert isinstance(job.A, SliceProjector | VolumeProjector)  # noqa: S101  # the operators of projections
-        image = CGTotalVariation(lam=_REFERENCE_WEIGHT)(job.y, job.A).image[0].cpu().numpy()
+        data, A = _thinned(job.y, job.A, subpixels) if isinstance(job.A, SliceProjector) else (job.y, job.A)
+        tv = CGTotalVariation(lam=_REFERENCE_WEIGHT, subpixels=subpixels, matrices_gib=_REFERENCE_GIB)
+        image = tv(data, A).image[0].cpu().numpy()
     if image.shape != full.grid.shape:
         raise ShapeError(f"the reference must be {full.grid.shape} like the image, got {image.shape}")
     return image, disc if full.ndim == 2 else np.broadcast_to(disc[..., None], full.grid.shape).copy()
+
+
+def _thinned(y: Tensor, A: SliceProjector, subpixels: int) -> tuple[Tensor, SliceProjector]:
+    """Leave out views, evenly, so that the pixels can be divided; none where few would be left."""
+    n_views = len(A.beam.angles)
+    for step in range(1, n_views // _FEWEST_VIEWS + 1):
+        kept = range(0, n_views, step)
+        beam = A.beam.with_views(kept)
+        if subpixels == 1 or can_be_divided(A.grid, beam, subpixels, _REFERENCE_GIB):
+            return (y, A) if step == 1 else (y[:, kept], SliceProjector(A.grid, beam))
+    return y, A
 
 
 def _reference_from_file(path: Path, settings: ReconSettings) -> NDArray[np.float32]:

@@ -74,6 +74,9 @@ class FitConfig:
         values; each relative to that of an image of zeros.
     nonnegative
         Keep real images from becoming negative.
+    subpixels
+        Parts along each axis of a pixel of a slice of projections: rays run through the parts, the network makes them
+        as channels, and the image is their mean. Pixels stay whole where the matrices would take more than 1 GiB.
     optimizer
         ``"muon"`` orthogonalises the updates of convolution kernels and uses Adam elsewhere; ``"adam"``.
     gain
@@ -130,6 +133,7 @@ class FitConfig:
     phase_weight: float = 0.03
     data_loss: DataLoss = "squares"
     nonnegative: bool = False
+    subpixels: int = 1
     optimizer: Literal["muon", "adam"] = "muon"
     gain: float = 0.125
     rate: float = 0.01
@@ -162,6 +166,7 @@ class FitConfig:
             "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
             "gain must be positive": 0 < self.gain < math.inf,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
+            "subpixels must be at least 1": self.subpixels >= 1,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,
             "at least one input is needed": bool(self.inputs),
@@ -210,6 +215,8 @@ _CT = FitConfig(
     warm_share=0.5,  # fewer iterations cost more: neighbours teach each other less than in MRI
 )
 
+_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3)  # what lies within pixels can fit noise as well
+
 _IMAGE = FitConfig(
     **_PLAIN_START,
     network=NetworkConfig(channels=(32, 32, 32, 32)),
@@ -229,9 +236,9 @@ _DENOISE = _IMAGE.replace(
 PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=200),
-    "ct-2d": _CT,
+    "ct-2d": _IN_PARTS,
     # more data leave less to a prior, and more to be fitted
-    "ct-2d-many-views": _CT.replace(variation_weight=4e-4, iterations=600),
+    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600),
     # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
     "ct-3d": _CT.replace(network=_IN_3D, input_update="none", input_jitter=0.03, gain=0.25),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),

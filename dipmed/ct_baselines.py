@@ -16,7 +16,18 @@ from torch import Tensor
 from dipmed.baselines import CGSense
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
 from dipmed.solvers import total_variation_image
-from operators import ConeBeam, Projector, StackedProjector, VolumeProjector, feldkamp, filtered_back_projection
+from operators import (
+    ConeBeam,
+    Projector,
+    SliceProjector,
+    StackedProjector,
+    VolumeProjector,
+    block_means,
+    can_be_divided,
+    feldkamp,
+    filtered_back_projection,
+    through_parts,
+)
 from operators.ct_cone import VolumeBeam
 from operators.ct_geometry import Beam
 from operators.fbp import Filter
@@ -82,6 +93,10 @@ class CGTotalVariation:
         that have none.
     max_iter, inner, coupling, tol
         As for `dipmed.solvers.total_variation_image`.
+    subpixels
+        Parts along each axis of a pixel of a slice, see `dipmed.config.FitConfig`.
+    matrices_gib
+        What the matrices through the parts may take; pixels stay whole where they would take more.
     """
 
     lam: float = 2e-4
@@ -89,10 +104,16 @@ class CGTotalVariation:
     inner: int = 8
     coupling: float = 2e-3
     tol: float = 1e-3
+    subpixels: int = 2
+    matrices_gib: float = 1.0
 
     def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
         start = time.perf_counter()
         _check(y, A)
+        n_parts = 1
+        if isinstance(A, SliceProjector) and can_be_divided(A.grid, A.beam, self.subpixels, self.matrices_gib):
+            n_parts = self.subpixels
+            A = through_parts(A, n_parts) if n_parts > 1 else A
         rough = back_project(y, A, "hann") if has_back_projection(A.beam) else SIRT(_ROUGH)(y, A).image
         scale = 1 / _peak(rough)
         x, changes = total_variation_image(
@@ -115,7 +136,8 @@ class CGTotalVariation:
         if not bool(torch.isfinite(x).all()):
             raise DivergedError("cg-tv diverged; check that the geometry belongs to these projections")
         seconds = time.perf_counter() - start
-        return Reconstruction(x / scale, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
+        image = (x if n_parts == 1 else block_means(x, n_parts, 2)) / scale
+        return Reconstruction(image, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
 
 
 CT_BASELINES: dict[str, Callable[[], Callable[[Tensor, Projector], Reconstruction]]] = {

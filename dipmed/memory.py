@@ -9,6 +9,7 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from operators import subdivided
 from operators.ct_geometry import Beam
 from operators.ct_sparse import pair_gib
 
@@ -125,9 +126,10 @@ def fit_memory(shape: tuple[int, ...], config: FitConfig, n_channels: int, *, in
     in_half
         As for `network_memory`.
     """
-    n_inputs = sum(32 if name == "noise" else n_channels for name in config.inputs)
+    n_parts = config.subpixels ** len(shape)
+    n_inputs = n_parts * sum(32 if name == "noise" else n_channels for name in config.inputs)
     network = network_memory(shape, config.network, n_inputs, checkpointing=config.checkpointing, in_half=in_half)
-    return network + 4 * n_channels * _FIT_IMAGES * math.prod(shape)
+    return network + 4 * n_channels * n_parts * _FIT_IMAGES * math.prod(shape)
 
 
 def kspace_memory(
@@ -195,6 +197,9 @@ def projection_memory(
     matrices = 0.0
     if isinstance(scan.beam, Beam):
         matrices = pair_gib(scan.grid, scan.beam) * 2**30 * views / scan.n_views
+        if config.subpixels > 1 and len(shape) == 2:
+            parts = subdivided(scan.grid, config.subpixels)
+            matrices += pair_gib(parts, scan.beam, "strip") * 2**30 * views / scan.n_views
         rays *= shape[2] if len(shape) == 3 else 1
     return matrices + n_fits * (4 * _FIT_PROJECTIONS * rays + fit_memory(shape, config, 1, in_half=in_half))
 

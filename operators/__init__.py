@@ -25,6 +25,7 @@ from operators.nufft import NonUniformFourier
 from operators.off_resonance import OffResonance
 from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
 from operators.sigpy_bridge import from_sigpy, to_sigpy
+from operators.subpixels import block_means, can_be_divided, subdivided, through_parts
 from operators.trajectories import density_compensation, radial, spiral
 from operators.transmission import attenuation, hounsfield, line_integrals, photon_counts
 
@@ -70,6 +71,8 @@ __all__ = [
     "angles_over",
     "attenuation",
     "batch_test",
+    "block_means",
+    "can_be_divided",
     "centred_fft",
     "centred_ifft",
     "combine_sets",
@@ -93,6 +96,8 @@ __all__ = [
     "radial",
     "slice_grid",
     "spiral",
+    "subdivided",
+    "through_parts",
     "to_sigpy",
     "total_variation",
     "volume_grid",

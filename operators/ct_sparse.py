@@ -25,7 +25,7 @@ Rows = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float32]]
 
 _PARTS = tuple(f"_{of}_{part}" for of in ("rows", "columns") for part in ("start", "index", "value"))
 
-_KEPT_GIB = 1.0
+KEPT_GIB = 1.0
 """Largest pair that is kept for the next projector of the same grid and beam; two are."""
 
 _TOGETHER = 32
@@ -76,7 +76,7 @@ class SliceProjector(LinearOperator):
         )
         self.grid = grid
         self.beam = beam
-        small = pair_gib(grid, beam) <= _KEPT_GIB
+        small = pair_gib(grid, beam) <= KEPT_GIB
         parts = (_kept_pair if small else _pair)(grid, beam, weights)
         for name, part in zip(_PARTS, parts, strict=True):
             self.register_buffer(name, part, persistent=False)
@@ -99,7 +99,7 @@ class SliceProjector(LinearOperator):
         return product.T.reshape(batch + target.shape)
 
 
-def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
+def _check(grid: Grid, beam: Beam, weights: Weights, memory_gib: float) -> None:
     if weights not in ("joseph", "strip"):
         raise DipmedError(f"weights are joseph or strip, got {weights!r}")
     if isinstance(beam, FanBeam) and beam.source_to_axis_mm <= grid.radius_mm:
@@ -107,7 +107,7 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
             f"the source, {beam.source_to_axis_mm:g} mm from the axis, must stand outside the grid, which reaches "
             f"{grid.radius_mm:g} mm"
         )
-    needed = pair_gib(grid, beam)
+    needed = pair_gib(grid, beam, weights)
     if needed > memory_gib:
         raise DipmedError(
             f"{len(beam.angles)} views of {beam.n_columns} columns through {grid.shape} pixels need about "
@@ -115,9 +115,15 @@ def _check(grid: Grid, beam: Beam, weights: str, memory_gib: float) -> None:
         )
 
 
-def pair_gib(grid: Grid, beam: Beam) -> float:
+def pair_gib(grid: Grid, beam: Beam, weights: Weights = "joseph") -> float:
     """About how much memory the pair of matrices takes."""
-    return len(beam.angles) * beam.n_columns * 2 * max(grid.shape) * _BYTES_PER_WEIGHT / 2**30
+    on_a_step = 2.0
+    if weights == "strip":
+        at_axis = beam.column_mm
+        if isinstance(beam, FanBeam):
+            at_axis *= beam.source_to_axis_mm / beam.source_to_detector_mm
+        on_a_step += at_axis / min(grid.spacing_mm)
+    return len(beam.angles) * beam.n_columns * on_a_step * max(grid.shape) * _BYTES_PER_WEIGHT / 2**30
 
 
 def _pair(grid: Grid, beam: Beam, weights: Weights) -> tuple[Tensor, ...]:

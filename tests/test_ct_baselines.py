@@ -14,6 +14,8 @@ from operators import (
     SliceProjector,
     VolumeProjector,
     angles_over,
+    block_means,
+    subdivided,
     total_variation,
 )
 
@@ -68,7 +70,7 @@ def test_exact_data_are_solved_exactly():
 
 def test_total_variation_is_at_its_minimum(scan):
     y, A, _ = scan
-    solver = CGTotalVariation(lam=1e-3, coupling=5e-3, max_iter=400, tol=1e-6)
+    solver = CGTotalVariation(lam=1e-3, coupling=5e-3, max_iter=400, tol=1e-6, subpixels=1)
     found = solver(y, A)
     norm = float(torch.linalg.matrix_norm(A(torch.eye(A.domain.size).reshape(-1, *A.domain.shape)).flatten(1), 2))
 
@@ -86,6 +88,24 @@ def test_total_variation_is_at_its_minimum(scan):
     for factor in (0.97, 1.03):
         assert objective(found.image * factor) > best
     assert float(found.image.min()) >= 0
+
+
+def test_parts_of_pixels_find_the_mean_of_what_lies_within_them():
+    """A slice with more detail than its pixels hold, measured by cells with a width."""
+    grid = Grid((24, 20), (2.0, 2.4))
+    beam = FanBeam(angles_over(18, 2 * math.pi), 60, 2.0, 100.0, 200.0)
+    fine = subdivided(grid, 6)
+    y, truth = SliceProjector(fine, beam, weights="strip")(phantom(fine)), block_means(phantom(fine), 6, 2)
+    A = SliceProjector(grid, beam)
+    whole, parts = (error(CGTotalVariation(lam=5e-5, subpixels=n)(y, A).image, truth) for n in (1, 2))
+    assert parts < 0.7 * whole
+
+
+def test_pixels_stay_whole_where_the_matrices_would_be_large(scan):
+    y, A, _ = scan
+    whole = CGTotalVariation(subpixels=1)(y, A).image
+    assert torch.equal(CGTotalVariation(matrices_gib=1e-4)(y, A).image, whole)
+    assert not torch.equal(CGTotalVariation()(y, A).image, whole)
 
 
 def test_no_negative_values(scan):

@@ -23,7 +23,7 @@ from dipmed.dip.start import start_from
 from dipmed.dip.stopping import Panel, Sight
 from dipmed.nets import channels_last, checkpoint_activations, last_format, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
-from operators import total_variation
+from operators import block_means, total_variation
 
 CHECK_INTERVAL = 10
 """Iterations between looks at the loss: on a GPU each look waits for the device."""
@@ -369,9 +369,9 @@ class Fit:
             self.twin._fall_back()
 
     def finish(self, image: Tensor) -> Tensor:
-        """Let the method end an image, and undo the scale; ``(1, set, x, y[, z])``."""
+        """Let the method end an image, join its parts, and undo the scale; ``(1, set, x, y[, z])``."""
         with torch.no_grad():
-            return self.method.result(self, image) / self.problem.scale
+            return self._shown(self.method.result(self, image))
 
     def report(self, after: int = 0) -> Progress:
         """What a progress display may show now; iterations are counted on from those of a fit before."""
@@ -389,8 +389,13 @@ class Fit:
             points=new,
             seconds=elapsed,
             seconds_left=elapsed * (1 / max(self.progress, 1e-6) - 1),
-            image=lambda: self.candidate[0] / self.problem.scale,
+            image=lambda: self._shown(self.candidate)[0],
         )
+
+    def _shown(self, image: Tensor) -> Tensor:
+        """An image as it is shown: pixels that are whole, in the units of the data."""
+        n = self.config.subpixels
+        return (image if n == 1 else block_means(image, n, len(self.shape))) / self.problem.scale
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

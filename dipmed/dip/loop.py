@@ -22,7 +22,7 @@ from dipmed.dip.stopping import Panel, make_rules
 from dipmed.dip.stopping.budget import Until
 from dipmed.dip.uncertainty import Uncertainty, ensemble
 from dipmed.scan import DipmedError, Reconstruction, StopReason
-from operators import LinearOperator
+from operators import LinearOperator, SliceProjector, can_be_divided, through_parts
 
 ProgressCallback = Callable[[Progress], None]
 Observer = Callable[[int, Tensor], None]
@@ -181,7 +181,7 @@ class DeepImagePrior:
     def course(self, y: Tensor, A: LinearOperator) -> Course:
         """Make all but the steps of the fits, which whoever asks for them does, with gradients switched on."""
         start = time.perf_counter()
-        config = self.config
+        A, config, whole = _divided(A, self.config)
         rules = make_rules(config.stop, config.watch, noise_is_measured=self.noise_variance is not None)
         generator = torch.Generator().manual_seed(config.seed)
         problem = make_problem(
@@ -230,7 +230,7 @@ class DeepImagePrior:
             curves=curves,
             choices=choices,
             scale=problem.scale,
-            assumptions=() if assumption is None else (assumption,),
+            assumptions=tuple(words for words in (assumption, whole) if words is not None),
             std=None if self.uncertainty is None else self.uncertainty.of_fit(fit),
             weights=weights_of(fit.network) if self.keep_weights else None,
             is_warm=self.start is not None,
@@ -246,6 +246,19 @@ class DeepImagePrior:
 
     def _leg(self, fit: Fit, after: int = 0) -> Leg:
         return Leg(fit, after, self.progress, self.observer, self.observer_interval)
+
+
+def _divided(A: LinearOperator, config: FitConfig) -> tuple[LinearOperator, FitConfig, str | None]:
+    """Divide the pixels as the settings say; where the matrices would be large, leave them whole and say so."""
+    n = config.subpixels
+    if n == 1:
+        return A, config, None
+    if not isinstance(A, SliceProjector):
+        raise DipmedError(f"only pixels of slices of projections can be divided: set subpixels=1, not {n}")
+    if can_be_divided(A.grid, A.beam, n):
+        return through_parts(A, n), config, None
+    words = f"Pixels were fitted whole: the matrices through {n} x {n} parts of them would be large."
+    return A, config.replace(subpixels=1), words
 
 
 def _n_measured(problem: Problem) -> int:

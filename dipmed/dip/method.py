@@ -76,7 +76,8 @@ class FitMethod:
 
     def make_network(self, fit: Fit, n_in: int, n_out: int) -> nn.Module:
         """Make the network on the CPU, from ``fit.generator`` alone."""
-        return make_network(fit.config.network, n_in, n_out, len(fit.shape), fit.generator, fit.config.gain)
+        config, ndim = fit.config, len(fit.shape)
+        return make_network(config.network, n_in, n_out, ndim, fit.generator, gain=config.gain, block=config.subpixels)
 
     def make_optimizers(self, fit: Fit) -> list[torch.optim.Optimizer]:
         """Share what is trained among optimizers; their rates decay together."""

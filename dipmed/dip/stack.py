@@ -162,6 +162,7 @@ class Stack:
         self.layout = Layout.of(fit.network, fit.config)
         self.config = fit.config.network
         self.n_in, self.n_out, self.ndim = fit.input.shape[1], fit.n_channels, len(fit.shape)
+        self.block = fit.config.subpixels
         self.memory_format = fit.memory_format
         self.autocast = fit.autocast
         self.at_once = n_rows
@@ -219,7 +220,9 @@ class Stack:
         """The layers of as many copies, without weights."""
         if copies not in self._networks:
             with torch.device("meta"):
-                self._networks[copies] = UNet(self.config, self.n_in, self.n_out, self.ndim, copies=copies)
+                self._networks[copies] = UNet(
+                    self.config, self.n_in, self.n_out, self.ndim, block=self.block, copies=copies
+                )
         return self._networks[copies]
 
     def _forward(self, network: UNet, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -252,4 +255,12 @@ class Stack:
 def kind_of(fit: Fit) -> tuple[object, ...]:
     """What fits have in common that can run as one."""
     config = fit.config
-    return (config.network, config.optimizer, config.mixed_precision, fit.input.shape, fit.n_channels, fit.device)
+    return (
+        config.network,
+        config.subpixels,
+        config.optimizer,
+        config.mixed_precision,
+        fit.input.shape,
+        fit.n_channels,
+        fit.device,
+    )

@@ -24,10 +24,17 @@ class DrawsItsWeights(Protocol):
 
 
 def make_network(
-    config: NetworkConfig, n_in: int, n_out: int, ndim: int, generator: torch.Generator, gain: float = 1.0
+    config: NetworkConfig,
+    n_in: int,
+    n_out: int,
+    ndim: int,
+    generator: torch.Generator,
+    *,
+    gain: float = 1.0,
+    block: int = 1,
 ) -> nn.Module:
     """Build and initialise a U-Net on the CPU, see `initialise`, with its kernels multiplied by ``gain``."""
-    network = build(lambda: UNet(config, n_in, n_out, ndim), generator)
+    network = build(lambda: UNet(config, n_in, n_out, ndim, block=block), generator)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d)):

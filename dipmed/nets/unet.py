@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from dipmed.config import NetworkConfig
 from dipmed.nets.blocks import SLOPE, convolution, group_norm
-from dipmed.nets.channels import crop_to, pad_to_multiple
+from dipmed.nets.channels import channels_last, crop_to, pad_to_multiple
 from dipmed.nets.normalise import GroupNorm
 from dipmed.nets.upsample import Upsampling, upsample_beside
 
@@ -48,6 +49,9 @@ class UNet(nn.Module):
         Input and output channels.
     ndim
         2 or 3.
+    block
+        Pixels along each axis, of images with two, that are seen and made as the channels of one (W. Shi et al., 2016,
+        doi:10.1109/CVPR.2016.207).
     upsample
         Way of up-sampling.
     copies
@@ -69,10 +73,13 @@ class UNet(nn.Module):
         n_out: int,
         ndim: int,
         *,
+        block: int = 1,
         upsample: Upsampling = "linear",
         copies: int = 1,
     ) -> None:
         super().__init__()
+        self.block = block
+        n_in, n_out = n_in * block**2, n_out * block**2
         self.upsample: Upsampling = upsample
         self.copies = copies
         channels = config.channels
@@ -106,7 +113,9 @@ class UNet(nn.Module):
         """
         shape = tuple(x.shape[2:])
         run = _run_again if self.checkpointing else _run
-        x = pad_to_multiple(x, 2 ** len(self.downs), len(shape))
+        x = pad_to_multiple(x, self.block * 2 ** len(self.downs), len(shape))
+        if self.block > 1:
+            x = channels_last(functional.pixel_unshuffle(x, self.block))
         kept = []
         for skip, down in zip(self.skips, self.downs, strict=True):
             kept.append(run(skip, x))
@@ -116,7 +125,8 @@ class UNet(nn.Module):
         for skip_features, reduction, up in coarse_to_fine:
             first, second = up.children()
             x = run(second, run(partial(self._join, reduction, first), x, skip_features))
-        return crop_to(self.out(x), shape)
+        x = self.out(x)
+        return crop_to(functional.pixel_shuffle(x, self.block) if self.block > 1 else x, shape)
 
     def _join(self, reduction: nn.Module, block: nn.Module, coarse: Tensor, skip_features: Tensor) -> Tensor:
         """Bring features up by one scale, and pass them on with those of the skip connection."""

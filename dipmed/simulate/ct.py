@@ -20,6 +20,7 @@ from operators import (
     SliceProjector,
     VolumeProjector,
     attenuation,
+    block_means,
     line_integrals,
     photon_counts,
 )
@@ -124,7 +125,7 @@ def simulate_projections(
         ),
         notes=notes,
     )
-    truth = _block_means(image[:, 0], factor, n_axes).numpy()
+    truth = block_means(image[:, 0], factor, n_axes).numpy()
     truth = truth[0] if n_axes == 3 else np.moveaxis(truth, 0, -1)
     return scan, ImageVolume(np.ascontiguousarray(truth), affine)
 
@@ -177,7 +178,7 @@ def _project(
     for start in range(0, n_views, step):
         chosen = range(start, min(start + step, n_views))
         along_rays = _projector(fine, rays.with_views(chosen))(image).double()
-        intensity = _block_means(torch.exp(-along_rays), per_axis, len(beam.shape) - 1)
+        intensity = block_means(torch.exp(-along_rays), per_axis, len(beam.shape) - 1)
         parts.append(-torch.log(intensity).float())
         if progress is not None:
             progress(chosen.stop, n_views)
@@ -198,14 +199,6 @@ def _detect(integrals: Tensor, settings: ProjectionSettings, slices: range) -> t
         measured.append(values)
         n_dark += int(dark.sum())
     return torch.stack(counts), torch.stack(measured), n_dark
-
-
-def _block_means(x: Tensor, n: int, n_axes: int) -> Tensor:
-    """Means over blocks of ``n`` along each of the last axes."""
-    for axis in range(-n_axes, 0):
-        x = x.movedim(axis, -1)
-        x = x.reshape(*x.shape[:-1], -1, n).mean(dim=-1).movedim(-1, axis)
-    return x
 
 
 def _reduced_affine(affine: np.ndarray, reduce: int, n_axes: int) -> np.ndarray:

@@ -5,8 +5,11 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig, find_preset
 from dipmed.dip import DeepImagePrior
+from dipmed.dip.batch import Batch
 from dipmed.dip.inputs import first_image
 from dipmed.dip.problem import make_problem
+from dipmed.dip.uncertainty import Uncertainty
+from dipmed.scan import DipmedError
 from dipmed.solvers import total_variation_image
 from operators import (
     ConeBeam,
@@ -16,7 +19,9 @@ from operators import (
     SliceProjector,
     VolumeProjector,
     angles_over,
+    block_means,
     feldkamp,
+    subdivided,
 )
 
 SMALL = FitConfig(network=NetworkConfig(channels=(16, 16), skip_channels=8), iterations=120, held_out=0.1)
@@ -134,6 +139,66 @@ def test_rays_with_few_photons_count_less(few_views):
         return float((image - truth).norm() / truth.norm())
 
     assert error((counts / counts.max()).sqrt()) < 0.7 * error(None)
+
+
+@pytest.fixture(scope="module")
+def fine_detail():
+    """A slice with more detail than its pixels hold, seen from 24 sides by cells with a width."""
+    grid = Grid((32, 28), (2.0, 2.0))
+    fine = subdivided(grid, 4)
+    x, y = torch.meshgrid(*[torch.from_numpy(fine.coordinates(axis)) for axis in (0, 1)], indexing="ij")
+    body = ((x / 28) ** 2 + (y / 22) ** 2 < 1).float()
+    grating = ((x - 8).abs() < 7) & ((y + 3).abs() < 9) & ((x % 5) < 2)
+    truth = 0.02 * (body + grating.float())[None]
+    beam = FanBeam(angles_over(24, 2 * math.pi), 64, 2.4, 150.0, 250.0)
+    return SliceProjector(fine, beam, weights="strip")(truth), SliceProjector(grid, beam), block_means(truth, 4, 2)
+
+
+def test_pixels_in_parts_show_the_mean_of_what_lies_within_them(fine_detail):
+    y, A, truth = fine_detail
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=150)
+    seen = []
+
+    def error(image):
+        return float((image - truth).norm() / truth.norm())
+
+    def observe(_, image):
+        seen.append(image.shape)
+
+    parts = DeepImagePrior(config, observer=observe, uncertainty=Uncertainty("jitter", 3))(y, A)
+    whole = DeepImagePrior(config.replace(subpixels=1))(y, A)
+    assert parts.image.shape == parts.std.shape == truth.shape
+    assert set(seen) == {truth.shape}
+    assert error(parts.image) < 0.75 * error(whole.image)
+
+
+def test_pixels_in_parts_come_to_the_same_in_a_batch(fine_detail):
+    y, A, _ = fine_detail
+    config = find_preset("ct-2d").replace(
+        network=SMALL.network, iterations=10, gain=1.0, rate=3e-3, adam_rate=3e-4, mixed_precision="off"
+    )
+    orders = [(seed, DeepImagePrior(config.replace(seed=seed)), y, A) for seed in range(2)]
+    found = dict(Batch(2).run(iter(orders)))
+    for seed, prior, *data in orders:
+        alone = prior(*data).image
+        assert float((found[seed].image - alone).norm() / alone.norm()) < 1e-4
+
+
+def test_pixels_stay_whole_where_the_matrices_would_be_large(fine_detail, monkeypatch):
+    y, A, _ = fine_detail
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=5)
+    whole = DeepImagePrior(config.replace(subpixels=1))(y, A)
+    assert whole.assumptions == ()
+    monkeypatch.setattr("dipmed.dip.loop.can_be_divided", lambda *_: False)
+    found = DeepImagePrior(config)(y, A)
+    assert torch.equal(found.image, whole.image)
+    assert "fitted whole" in found.assumptions[0]
+
+
+def test_only_slices_of_projections_have_pixels_in_parts(small_scan):
+    y, A, *_ = small_scan
+    with pytest.raises(DipmedError, match="subpixels=1"):
+        DeepImagePrior(FitConfig(subpixels=2))(y, A)
 
 
 def test_a_volume_is_fitted_better_than_back_projected():

@@ -47,7 +47,7 @@ def test_a_unet_of_one_scale(generator):
 
 def test_a_gain_scales_the_kernels_and_nothing_else():
     plain, scaled = (
-        make_network(TINY, 2, 2, 2, torch.Generator().manual_seed(5), gain).state_dict() for gain in (1.0, 0.25)
+        make_network(TINY, 2, 2, 2, torch.Generator().manual_seed(5), gain=gain).state_dict() for gain in (1.0, 0.25)
     )
     for name, parameter in plain.items():
         assert torch.equal(scaled[name], 0.25 * parameter if parameter.ndim == 4 else parameter), name

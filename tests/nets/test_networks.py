@@ -37,6 +37,16 @@ def test_network_keeps_the_shape(shape):
     assert network(torch.randn(3, 2, *shape)).shape == (3, 2, *shape)
 
 
+def test_blocks_of_pixels_are_seen_and_made_as_channels():
+    from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+    blocks = make_network(SMALL, 2, 1, 2, torch.Generator().manual_seed(0), block=2)
+    inner = make_network(SMALL, 8, 4, 2, torch.Generator().manual_seed(0))
+    x = torch.randn(3, 2, 16, 24)
+    torch.testing.assert_close(blocks(x), pixel_shuffle(inner(pixel_unshuffle(x, 2)), 2))
+    assert blocks(x[..., :14, :10]).shape == (3, 1, 14, 10)
+
+
 def test_slices_of_a_batch_do_not_mix():
     network = fresh(0)
     x = torch.randn(3, 2, 8, 8)

@@ -16,6 +16,7 @@ PUBLISHED: Mapping[str, Any] = {
     "kspace_exponent": 0.0,
     "phase_weight": 0.0,
     "nonnegative": False,
+    "subpixels": 1,
     "refit_share": 0.0,
     "gain": 1.0,
     "optimizer": "adam",

@@ -1,0 +1,45 @@
+"""Pixels that are means of smaller ones, through which the rays of a slice run.
+
+An object has detail within a pixel, which few views cannot show and yet measure: a model without it explains it by
+streaks elsewhere. Smaller pixels, and the mean over each column in place of a line through its middle, take it up.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from operators.ct_geometry import Beam, Grid
+from operators.ct_sparse import KEPT_GIB, SliceProjector, pair_gib
+from operators.errors import DipmedError
+
+
+def subdivided(grid: Grid, parts: int) -> Grid:
+    """Cut each pixel of a grid in ``parts`` along each axis.
+
+    Raises
+    ------
+    DipmedError
+        When there is no such number of parts.
+    """
+    if parts < 1:
+        raise DipmedError(f"a pixel has one part or more along each axis, got {parts}")
+    shape = tuple(parts * n for n in grid.shape)
+    return Grid(shape, tuple(size / parts for size in grid.spacing_mm), grid.centre_mm)
+
+
+def can_be_divided(grid: Grid, beam: Beam, parts: int, memory_gib: float = KEPT_GIB) -> bool:
+    """Whether the matrices through so many parts take no more than this; by default, to be kept for the next slice."""
+    return pair_gib(subdivided(grid, parts), beam, "strip") <= memory_gib
+
+
+def through_parts(A: SliceProjector, parts: int) -> SliceProjector:
+    """Return the same projections of an image of smaller pixels, ``(1, parts x, parts y)``, as means over columns."""
+    return SliceProjector(subdivided(A.grid, parts), A.beam, weights="strip").to(A.device)
+
+
+def block_means(x: Tensor, n: int, n_axes: int) -> Tensor:
+    """Means over blocks of ``n`` along each of the last axes."""
+    for axis in range(-n_axes, 0):
+        x = x.movedim(axis, -1)
+        x = x.reshape(*x.shape[:-1], -1, n).mean(dim=-1).movedim(-1, axis)
+    return x
