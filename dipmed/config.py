@@ -215,7 +215,8 @@ _CT = FitConfig(
     warm_share=0.5,  # fewer iterations cost more: neighbours teach each other less than in MRI
 )
 
-_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3)  # what lies within pixels can fit noise as well
+# parts of pixels can fit more noise; from larger kernels one fit of a head phantom in three came 2 dB less far
+_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25)
 
 _IMAGE = FitConfig(
     **_PLAIN_START,

@@ -77,8 +77,11 @@ class Prepared:
     reference: str
 
 
-def prepare_case(name: str, folder: Path) -> Prepared:
-    """Open a case; what has to be made of it lies in ``folder`` and is made once."""
+def prepare_case(name: str, folder: Path, subpixels: int = 1) -> Prepared:
+    """Open a case; what has to be made of it lies in ``folder`` and is made once.
+
+    ``subpixels`` are the parts of the pixels of a reference that is made from all views.
+    """
     case = CASES[name]
     scan, truth = _open(case, name, folder)
     settings = ReconSettings(**case.settings, slices=(0, 1), device="cpu")
@@ -89,9 +92,9 @@ def prepare_case(name: str, folder: Path) -> Prepared:
             middle = scan.n_slices // 2
             settings = replace(settings, slices=(middle, middle + 1))
         return Prepared(scan, settings, "full")
-    file = folder / f"{name}.npz"
+    file = folder / (f"{name}.npz" if subpixels == 1 else f"{name}-{subpixels}.npz")
     if not file.exists():
-        target, _ = find_reference(scan, settings, truth)
+        target, _ = find_reference(scan, settings, truth, subpixels=subpixels)
         save_image(ImageVolume(target[:, :, None], scan.affine), file)
     return Prepared(scan, settings, str(file))
 

@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--views", type=int, nargs="+", help="only these numbers of views")
     parser.add_argument("--methods", default=",".join((*_SWEEPS, *FITS)), help="rows to run")
+    parser.add_argument(
+        "--whole", action="store_true", help="leave the pixels of fits, of cg-tv and of references whole"
+    )
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     chosen = parser.parse_args()
     data = Path(os.environ["DIPMED_DATA"])
@@ -77,24 +80,26 @@ def main() -> None:
                 continue
             done = {row["method"] for row in rows if (row["case"], row["views"]) == (name, n_views)}
             missing = [method for method in chosen.methods.split(",") if method not in done]
-            for row in run_case(data, CASES[name], n_views, missing) if missing else ():
+            for row in run_case(data, CASES[name], n_views, missing, whole=chosen.whole) if missing else ():
                 rows.append({"case": name, "views": n_views, **row})
                 with chosen.json.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
     show(rows)
 
 
-def run_case(data: Path, case: Case, n_views: int, methods: list[str]) -> Iterator[dict[str, Any]]:
+def run_case(data: Path, case: Case, n_views: int, methods: list[str], *, whole: bool) -> Iterator[dict[str, Any]]:
     """Run the methods on one scan with so many views, a row each."""
+    subpixels = 1 if whole else CGTotalVariation.subpixels
     with tempfile.TemporaryDirectory() as folder:
         scan, reference = open_case(data, case, n_views, Path(folder))
-        settings = ReconSettings(views=n_views, matrix=case.matrix, slices=(0, 1), device="cpu")
-        target, support = find_reference(scan, settings, reference)
+        sets = ("subpixels=1", "tv_weight=0.001") if whole else ()
+        settings = ReconSettings(views=n_views, matrix=case.matrix, slices=(0, 1), device="cpu", sets=sets)
+        target, support = find_reference(scan, settings, reference, subpixels=subpixels)
         file = Path(folder) / "target.npz"  # so that all views are reconstructed once for all methods
         save_image(ImageVolume(target[:, :, None], scan.affine), file)
         for method in methods:
             if method in _SWEEPS:
-                yield sweep(method, scan, settings, target, support)
+                yield sweep(method, scan, settings, target, support, subpixels)
             else:
                 row = compare(scan, [method], settings, reference=str(file)).rows[0]
                 yield {**row, "setting": None}
@@ -111,12 +116,14 @@ def open_case(data: Path, case: Case, n_views: int, folder: Path) -> tuple[Scan,
 
 
 def sweep(
-    method: str, scan: Scan, settings: ReconSettings, target: NDArray[Any], support: NDArray[Any]
+    method: str, scan: Scan, settings: ReconSettings, target: NDArray[Any], support: NDArray[Any], subpixels: int
 ) -> dict[str, Any]:
     """Return the row of the setting with the highest PSNR."""
     job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
     found = []
     for setting, reconstructor in _SWEEPS[method].items():
+        if isinstance(reconstructor, CGTotalVariation):
+            reconstructor = replace(reconstructor, subpixels=subpixels)
         result = reconstructor(job.y, job.A)
         scores = score(result.image[0].numpy(), target, support)
         found.append({**asdict(scores), "setting": setting, "seconds_fit": result.seconds})

@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, prepare_case
 
+from dipmed.config import find_preset
 from dipmed.methods import METHODS
 
 NETWORK = ("network.channels=32,32,32,32", "network.skip_channels=8", "network.up_channels=16")
@@ -53,6 +54,8 @@ class Task:
     """One row: ``optimizer`` names a line of `OPTIMIZERS`, the empty one for the method's own rates.
 
     A fit of no ``iterations`` is one as the method's preset has it, in its size; classical methods have none.
+    ``subpixels`` are the parts of the pixels of slices of CT, of the reference too: 1 in the common table, since no
+    published method has any, and those of the preset where fits have its size.
     """
 
     case: str
@@ -60,6 +63,7 @@ class Task:
     seed: int
     iterations: int
     optimizer: str = ""
+    subpixels: int = 1
 
 
 def main() -> None:
@@ -90,7 +94,8 @@ def main() -> None:
         wanted = table_tasks(rows, chosen.cases.split(","), methods, chosen.seeds, chosen.iterations)
     tasks = [task for task in wanted if task not in done]
     for case in dict.fromkeys(task.case for task in tasks):
-        prepare_case(case, chosen.work)  # so that no two processes make the same files
+        for subpixels in {task.subpixels for task in tasks if task.case == case}:
+            prepare_case(case, chosen.work, subpixels)  # so that no two processes make the same files
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(chosen.jobs, mp_context=context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(run, task, chosen.work): task for task in tasks}
@@ -122,7 +127,8 @@ def table_tasks(
                 if modality not in method.modalities or (seed and not method.is_fit):
                     continue
                 best = best_optimizer(rows, name, modality) if method.is_fit and iterations else ""
-                yield Task(case, name, seed, iterations if method.is_fit else 0, best)
+                parts = find_preset("ct-2d").subpixels if modality == "ct" and not iterations else 1
+                yield Task(case, name, seed, iterations if method.is_fit else 0, best, parts)
 
 
 def modality_of(case: str) -> str:
@@ -160,10 +166,10 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
     from dipmed.compare import compare
     from dipmed.io.weights_file import load_weights
 
-    prepared = prepare_case(task.case, work)
+    prepared = prepare_case(task.case, work, task.subpixels)
     method = METHODS[task.method]
     network = () if "network" in method.fit.changes or method.takes_weights else NETWORK
-    size = (*network, f"iterations={task.iterations}") if task.iterations else ()
+    size = (*network, f"iterations={task.iterations}", "subpixels=1") if task.iterations else ()
     sets = (*size, f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
     file = work / f"{modality_of(task.case)}.safetensors"
     weights = load_weights(file) if method.takes_weights and file.exists() else None
@@ -173,22 +179,27 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
 
 def run_classical(task: Task, work: Path) -> dict[str, Any]:
     """Run a classical method at the best of its weights."""
+    from dataclasses import replace
+
     import torch
 
     from dipmed.baselines import BASELINES
     from dipmed.compare import find_reference
-    from dipmed.ct_baselines import CT_BASELINES
+    from dipmed.ct_baselines import CT_BASELINES, CGTotalVariation
     from dipmed.evaluate import score
     from dipmed.jobs import jobs
     from dipmed.prepare import prepare
 
-    prepared = prepare_case(task.case, work)
+    prepared = prepare_case(task.case, work, task.subpixels)
     target, support = find_reference(prepared.scan, prepared.settings, prepared.reference)
     job = next(jobs(prepare(prepared.scan, prepared.settings), prepared.settings, torch.device("cpu")))
     make = (BASELINES | CT_BASELINES)[task.method]
     found = []
     for weight in WEIGHTS.get(task.method, (None,)):
-        result = (make() if weight is None else make(weight))(job.y, job.A)
+        reconstruct = make() if weight is None else make(weight)
+        if isinstance(reconstruct, CGTotalVariation):
+            reconstruct = replace(reconstruct, subpixels=task.subpixels)
+        result = reconstruct(job.y, job.A)
         scores = score(result.image[0], target, support)
         found.append({**asdict(scores), "weight": weight, "seconds_fit": result.seconds})
     return max(found, key=lambda row: row["psnr"])

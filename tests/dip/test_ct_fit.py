@@ -165,11 +165,15 @@ def test_pixels_in_parts_show_the_mean_of_what_lies_within_them(fine_detail):
     def observe(_, image):
         seen.append(image.shape)
 
-    parts = DeepImagePrior(config, observer=observe, uncertainty=Uncertainty("jitter", 3))(y, A)
-    whole = DeepImagePrior(config.replace(subpixels=1))(y, A)
-    assert parts.image.shape == parts.std.shape == truth.shape
+    parts, whole = 0.0, 0.0
+    for seed in range(2):
+        seeded = config.replace(seed=seed)
+        result = DeepImagePrior(seeded, observer=observe, uncertainty=Uncertainty("jitter", 3))(y, A)
+        assert result.image.shape == result.std.shape == truth.shape
+        parts += error(result.image)
+        whole += error(DeepImagePrior(seeded.replace(subpixels=1))(y, A).image)
     assert set(seen) == {truth.shape}
-    assert error(parts.image) < 0.75 * error(whole.image)
+    assert parts < 0.9 * whole
 
 
 def test_pixels_in_parts_come_to_the_same_in_a_batch(fine_detail):
