@@ -19,6 +19,9 @@ from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, si
 PHOTONS = 1e5
 PIXELS = 128
 
+WHOLE = ("subpixels=1", "tv_weight=0.001", "gain=0.5")
+"""What `dip` was for slices of CT with whole pixels."""
+
 
 @dataclass(frozen=True)
 class Case:

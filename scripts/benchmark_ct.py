@@ -22,6 +22,9 @@ from typing import Any, get_args
 import torch
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).parent))
+from benchmark_cases import WHOLE
+
 from dipmed.compare import compare, find_reference
 from dipmed.ct_baselines import SIRT, CGTotalVariation, FilteredBackProjection, LeastSquares
 from dipmed.evaluate import score
@@ -92,7 +95,7 @@ def run_case(data: Path, case: Case, n_views: int, methods: list[str], *, whole:
     subpixels = 1 if whole else CGTotalVariation.subpixels
     with tempfile.TemporaryDirectory() as folder:
         scan, reference = open_case(data, case, n_views, Path(folder))
-        sets = ("subpixels=1", "tv_weight=0.001") if whole else ()
+        sets = WHOLE if whole else ()
         settings = ReconSettings(views=n_views, matrix=case.matrix, slices=(0, 1), device="cpu", sets=sets)
         target, support = find_reference(scan, settings, reference, subpixels=subpixels)
         file = Path(folder) / "target.npz"  # so that all views are reconstructed once for all methods

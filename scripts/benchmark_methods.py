@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_cases import CASES, prepare_case
+from benchmark_cases import CASES, WHOLE, prepare_case
 
 from dipmed.config import find_preset
 from dipmed.methods import METHODS
@@ -169,7 +169,8 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
     prepared = prepare_case(task.case, work, task.subpixels)
     method = METHODS[task.method]
     network = () if "network" in method.fit.changes or method.takes_weights else NETWORK
-    size = (*network, f"iterations={task.iterations}", "subpixels=1") if task.iterations else ()
+    whole = WHOLE if task.iterations and (task.method, modality_of(task.case)) == ("dip", "ct") else ()
+    size = (*network, f"iterations={task.iterations}", *whole) if task.iterations else ()
     sets = (*size, f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
     file = work / f"{modality_of(task.case)}.safetensors"
     weights = load_weights(file) if method.takes_weights and file.exists() else None

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_cases import CASES, prepare_case
+from benchmark_cases import CASES, WHOLE, prepare_case
 
+from dipmed.config import find_preset
 from dipmed.ct_baselines import CGTotalVariation
 from dipmed.dip import DeepImagePrior
 from dipmed.jobs import Job, jobs
@@ -29,6 +30,7 @@ from operators import SliceProjector, through_parts
 
 WEIGHTS = (3e-5, 6e-5, 1.2e-4, 2.4e-4, 4.8e-4)
 EVERY = 7
+N_PARTS = find_preset("ct-2d").subpixels
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
         job, others = job_of(prepared.scan, settings), job_of(prepared.scan, replace(settings, views=None))
         rows = {"cg-tv, best of its weights": best_total_variation, "dip": fit}
         for method, reconstruct in rows.items():
-            (whole, seconds), (parts, seconds_parts) = (reconstruct(job, others, settings, n) for n in (1, 2))
+            (whole, seconds), (parts, seconds_parts) = (reconstruct(job, others, settings, n) for n in (1, N_PARTS))
             print(
                 f"| {name} | {method} | {whole:.4f} | {parts:.4f} | {seconds:.0f} | {seconds_parts:.0f} |", flush=True
             )
@@ -73,7 +75,8 @@ def best_total_variation(job: Job, others: Job, _: ReconSettings, n_parts: int) 
 
 def fit(job: Job, others: Job, settings: ReconSettings, n_parts: int) -> tuple[float, float]:
     """The error of ``dip``, and its seconds."""
-    config = settings.fit_config("ct", 2).replace(subpixels=n_parts)
+    own = replace(settings, sets=WHOLE) if n_parts == 1 else settings
+    config = own.fit_config("ct", 2)
     start = time.perf_counter()
     with torch.enable_grad():
         leg = next(DeepImagePrior(config).course(job.y, job.A))

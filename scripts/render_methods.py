@@ -40,14 +40,17 @@ def main() -> None:
         {"cpu_seconds": row.get("seconds_fit"), **row} for row in map(json.loads, chosen.rows.read_text().splitlines())
     ]
     presets = [row for row in rows if is_fit(row) and not row["task"]["iterations"]]
-    in_parts = [row for row in rows if not is_fit(row) and subpixels(row) > 1]
+    in_parts = [row for row in rows if subpixels(row) > 1]
     rows = [row for row in rows if row not in presets and row not in in_parts]
+    whole, divided = ([row for row in presets if (subpixels(row) > 1) == is_divided] for is_divided in (False, True))
+    of_today = [row for row in whole if row["task"]["case"] not in by_case(divided)] + divided
     table, swept = final_rows(rows), swept_rows(rows)
     page = chosen.page.read_text()
     parts = {
         "summary": summary(table),
-        "presets": preset_table(presets, [*table, *in_parts]),
-        "preset-rules": rule_table(presets),
+        "presets": preset_table(whole, table),
+        "presets-in-parts": preset_table(divided, in_parts),
+        "preset-rules": rule_table(of_today),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
@@ -176,16 +179,14 @@ def subpixels(row: Row) -> int:
 
 
 def preset_table(presets: list[Row], table: list[Row]) -> str:
-    """Fits in the size of their presets, of all seeds, against the classical methods with as many parts of pixels."""
+    """Fits in the size of their presets, of all seeds, against the classical methods."""
     lines = ["| scan | `dip` PSNR dB | SSIM | regret dB | iterations | s | n | gain over classical |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     rivals = by_case(table)
     for case, group in by_case([row for row in presets if row["task"]["method"] == "dip"]).items():
-        alike = [row for row in rivals.get(case, []) if subpixels(row) == subpixels(group[0])]
+        methods = by_method(rivals.get(case, []))
         classical = {
-            name: rows
-            for name, rows in by_method(alike).items()
-            if not is_fit(rows[0]) and mean(rows, "psnr") is not None
+            name: rows for name, rows in methods.items() if not is_fit(rows[0]) and mean(rows, "psnr") is not None
         }
         cells = (
             case,
