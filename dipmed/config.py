@@ -215,7 +215,7 @@ _CT = FitConfig(
     warm_share=0.5,  # fewer iterations cost more: neighbours teach each other less than in MRI
 )
 
-# parts of pixels can fit more noise; from larger kernels one fit of a head phantom in three came 2 dB less far
+# parts of pixels can fit more noise; from larger kernels one fit of two of a head phantom came 2 dB less far
 _IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25)
 
 _IMAGE = FitConfig(
@@ -239,7 +239,7 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d-fast": FitConfig(iterations=200),
     "ct-2d": _IN_PARTS,
     # more data leave less to a prior, and more to be fitted
-    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600),
+    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
     # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
     "ct-3d": _CT.replace(network=_IN_3D, input_update="none", input_jitter=0.03, gain=0.25),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),
