@@ -110,10 +110,11 @@ class CGTotalVariation:
     def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
         start = time.perf_counter()
         _check(y, A)
-        n_parts = 1
-        if isinstance(A, SliceProjector) and can_be_divided(A.grid, A.beam, self.subpixels, self.matrices_gib):
-            n_parts = self.subpixels
-            A = through_parts(A, n_parts) if n_parts > 1 else A
+        n_parts = self.subpixels
+        if not (isinstance(A, SliceProjector) and can_be_divided(A.grid, A.beam, n_parts, self.matrices_gib)):
+            n_parts = 1
+        elif n_parts > 1:
+            A = through_parts(A, n_parts)
         rough = back_project(y, A, "hann") if has_back_projection(A.beam) else SIRT(_ROUGH)(y, A).image
         scale = 1 / _peak(rough)
         x, changes = total_variation_image(
@@ -136,7 +137,7 @@ class CGTotalVariation:
         if not bool(torch.isfinite(x).all()):
             raise DivergedError("cg-tv diverged; check that the geometry belongs to these projections")
         seconds = time.perf_counter() - start
-        image = (x if n_parts == 1 else block_means(x, n_parts, 2)) / scale
+        image = block_means(x, n_parts, 2) / scale
         return Reconstruction(image, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
 
 

@@ -38,7 +38,9 @@ def through_parts(A: SliceProjector, parts: int) -> SliceProjector:
 
 
 def block_means(x: Tensor, n: int, n_axes: int) -> Tensor:
-    """Means over blocks of ``n`` along each of the last axes."""
+    """Means over blocks of ``n`` along each of the last axes; of blocks of one, the values themselves."""
+    if n == 1:
+        return x
     for axis in range(-n_axes, 0):
         x = x.movedim(axis, -1)
         x = x.reshape(*x.shape[:-1], -1, n).mean(dim=-1).movedim(-1, axis)

@@ -394,8 +394,7 @@ class Fit:
 
     def _shown(self, image: Tensor) -> Tensor:
         """An image as it is shown: pixels that are whole, in the units of the data."""
-        n = self.config.subpixels
-        return (image if n == 1 else block_means(image, n, len(self.shape))) / self.problem.scale
+        return block_means(image, self.config.subpixels, len(self.shape)) / self.problem.scale
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:
