@@ -9,6 +9,11 @@ from torch import Tensor
 
 from operators import FiniteDifferences, LinearOperator, norm_bound
 
+Map = Callable[[Tensor], Tensor]
+
+_NEAR = 16.0
+"""The image's width over the standard deviation of what counts as its middle."""
+
 
 @torch.no_grad()
 def total_variation_image(
@@ -24,7 +29,8 @@ def total_variation_image(
     """Minimise ``½‖Ax − y‖² / ‖A‖² + λ TV(x)`` for real ``x ≥ 0`` by alternating directions.
 
     The variation is isotropic. Conjugate gradients find the image, shrinkage its differences (T. Goldstein, S. Osher,
-    2009, doi:10.1137/080725891).
+    2009, doi:10.1137/080725891). They are preconditioned in Fourier space: near its middle, an operator of projections
+    or of blur does to all places much the same.
 
     Parameters
     ----------
@@ -52,15 +58,18 @@ def total_variation_image(
     x = torch.zeros_like(target)
     split, dual = D(x), torch.zeros_like(D(x))
     positive, dual_positive = x.clone(), torch.zeros_like(x)
+    normal_x = x.clone()
 
     def normal(v: Tensor) -> Tensor:
         return A.N(v) / norm + coupling * (D.N(v) + v)
 
+    near_inverse = _near_inverse(lambda v: A.N(v) / norm, lambda v: coupling * (D.N(v) + v), target)
     changes: list[tuple[int, float]] = []
     for round_ in range(1, max_iter + 1):
         right = target + coupling * (D.adjoint(split - dual) + positive - dual_positive)
         before = x
-        x = conjugate_gradients(normal, right, x, inner)
+        x, residual = _descend(normal, right - normal_x, x, inner, near_inverse)
+        normal_x = right - residual  # without another product
         moved = D(x) + dual
         split = _shrink(moved, lam / coupling)
         dual = moved - split
@@ -73,20 +82,50 @@ def total_variation_image(
     return positive, changes
 
 
-def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, x: Tensor, n_iter: int) -> Tensor:
+def conjugate_gradients(normal: Map, right: Tensor, x: Tensor, n_iter: int) -> Tensor:
     """Solve ``normal(x) = right`` from a first guess, real or complex, in at most ``n_iter`` steps."""
-    residual = right - normal(x)
-    direction, energy = residual, residual.abs().square().sum()
-    for _ in range(n_iter):
+    return _descend(normal, right - normal(x), x, n_iter, lambda residual: residual)[0]
+
+
+def _descend(normal: Map, residual: Tensor, x: Tensor, n_iter: int, near_inverse: Map) -> tuple[Tensor, Tensor]:
+    """Steps of preconditioned conjugate gradients from a guess with this residual; the image and its residual."""
+    direction = better = near_inverse(residual)
+    energy = (residual.conj() * better).real.sum()
+    for step_ in range(n_iter):
         if float(energy) == 0:
             break
         product = normal(direction)
         step = energy / (direction.conj() * product).real.sum()
         x = x + step * direction
         residual = residual - step * product
-        previous, energy = energy, residual.abs().square().sum()
-        direction = residual + energy / previous * direction
-    return x
+        if step_ + 1 == n_iter:
+            break
+        better = near_inverse(residual)
+        previous, energy = energy, (residual.conj() * better).real.sum()
+        direction = better + energy / previous * direction
+    return x, residual
+
+
+def _near_inverse(normal: Map, local: Map, like: Tensor) -> Map:
+    """Invert what the sum of two maps does to one voxel in the middle, as if it did that to all: ``(1, x, y[, z])``.
+
+    ``local`` has no negative frequency. The answer of ``normal`` is windowed, since far from the middle it depends on
+    the place, and its frequencies below zero are taken for none.
+    """
+    shape = like.shape[1:]
+    axes = tuple(range(1, 1 + len(shape)))
+    voxel = torch.zeros_like(like)
+    voxel[(0, *(n // 2 for n in shape))] = 1
+
+    def spectrum(response: Tensor) -> Tensor:
+        return torch.fft.rfftn(torch.fft.ifftshift(response, dim=axes), dim=axes).real
+
+    window = torch.ones((), device=like.device)
+    for n in shape:
+        distance = (torch.arange(n, device=like.device) - n // 2) / n
+        window = window[..., None] * torch.exp(-((_NEAR * distance).square()) / 2)
+    inverse = 1 / (spectrum(window * normal(voxel)).clamp(min=0) + spectrum(local(voxel)))
+    return lambda v: torch.fft.irfftn(torch.fft.rfftn(v, dim=axes) * inverse, s=shape, dim=axes)
 
 
 def _shrink(vectors: Tensor, threshold: float) -> Tensor:
