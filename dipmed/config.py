@@ -60,6 +60,9 @@ class FitConfig:
     input_update, input_drift
         What the first image input moves to at each step, by the share ``input_drift``: the output
         (``"drift"``), or the output after a step towards the data (``"data-consistent"``).
+    input_share
+        Share of the first image input, as it is made of the data, in the image that is returned; its errors are not all
+        those of the network. 0 for none.
     tv_weight
         Weight of the mean isotropic total variation of the output.
     kspace_exponent
@@ -128,6 +131,7 @@ class FitConfig:
     input_jitter: float = 0.06
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.02
+    input_share: float = 0.0
     tv_weight: float = 0.05
     kspace_exponent: float = 0.5
     phase_weight: float = 0.03
@@ -169,6 +173,7 @@ class FitConfig:
             "subpixels must be at least 1": self.subpixels >= 1,
             "seed must not be negative": self.seed >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,
+            "input_share must be in [0, 1)": 0 <= self.input_share < 1,
             "at least one input is needed": bool(self.inputs),
         }
         for rule, holds in checks.items():
@@ -216,7 +221,7 @@ _CT = FitConfig(
 )
 
 # parts of pixels can fit more noise; from larger kernels one fit of two of a head phantom came 2 dB less far
-_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25)
+_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3)
 
 _IMAGE = FitConfig(
     **_PLAIN_START,
@@ -238,6 +243,7 @@ PRESETS: dict[str, FitConfig] = {
     "mri-2d": FitConfig(),
     "mri-2d-fast": FitConfig(iterations=200),
     "ct-2d": _IN_PARTS,
+    "ct-2d-fast": _IN_PARTS.replace(iterations=150),
     # more data leave less to a prior, and more to be fitted
     "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
     # an input that moves to the output costs a volume up to 2 dB, where slices gain a little

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from dipmed.dip.method import FitMethod
 from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
 from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
+from dipmed.dip.progress import Progress
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.start import start_from
 from dipmed.dip.stopping import Panel, Sight
@@ -33,35 +33,6 @@ _SHARPNESS = 50.0
 
 _RESTART_RATE = 0.3
 """Factor on the learning rates after a fit has diverged once."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress display may show after some iterations.
-
-    Parameters
-    ----------
-    data_error
-        The loss.
-    rule, criterion
-        Name of the rule that decides, and its last value; None before it has judged.
-    points
-        Of each rule by its name, what has been added to its curve since the report before, ``(iteration, value)``.
-    seconds, seconds_left
-        Since the fit began, and until its last iteration.
-    image
-        Makes the image of now, without the steps that end a fit, ``(set, x, y[, z])``; None where that is elsewhere.
-    """
-
-    iteration: int
-    iterations: int
-    data_error: float
-    rule: str
-    criterion: float | None
-    points: dict[str, list[tuple[int, float]]]
-    seconds: float
-    seconds_left: float
-    image: Callable[[], Tensor] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,6 +69,8 @@ class Fit:
         What is trained.
     input
         What the network sees before noise is added, ``(1, channel, x, y[, z])``.
+    first_image
+        The first image of it, as it was made, ``(1, set, x, y[, z])``; None where no share of it is returned.
     state
         What the method remembers from one iteration to the next, tensors by name.
     output, average
@@ -140,7 +113,8 @@ class Fit:
         self.memory_format = last_format(len(self.shape))
         self.iteration = 0
         self.rate_factor = 1.0
-        self.input = method.make_input(self).contiguous(memory_format=self.memory_format)
+        self.first_image: Tensor | None = None
+        self.input = self._made_input()
         network = method.make_network(self, self.input.shape[1], self.n_channels)
         if weights is not None:
             start_from(network, weights)
@@ -187,6 +161,12 @@ class Fit:
             return by_iterations
         return max(by_iterations, (time.perf_counter() - self.start) / self.config.time_limit)
 
+    def _made_input(self) -> Tensor:
+        made = self.method.make_input(self)
+        if self.config.input_share and self.config.inputs != ("noise",):
+            self.first_image = to_image(made[:, : self.n_channels].clone())
+        return made.contiguous(memory_format=self.memory_format)
+
     def network_output(self, seen: Tensor) -> Tensor:
         """Run the network, in the precision that was asked for; real ``(copy, channel, x, y[, z])``."""
         with self.autocast:
@@ -199,6 +179,10 @@ class Fit:
         if not self.config.nonnegative or image.is_complex():
             return image
         return functional.softplus(image, beta=_SHARPNESS)
+
+    def with_first_image(self, image: Tensor) -> Tensor:
+        """Mix an image ``(1, set, x, y[, z])`` with the first of the inputs, by the share that is configured."""
+        return image if self.first_image is None else image.lerp(self.first_image, self.config.input_share)
 
     def data_consistent(self, gradient: Tensor) -> Tensor:
         """Move the output by a step of length one against ``gradient``, that of the squared data term there."""
@@ -326,7 +310,7 @@ class Fit:
         self.problem = self.problem.with_all_data()
         if self.config.renew_input:
             with torch.no_grad():
-                self.input.copy_(self.method.make_input(self))
+                self.input.copy_(self._made_input())
         if self.twin is not None:
             self.twin._give_back()
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from dipmed.config import FitConfig
 from dipmed.dip.copies import perturb, recorrupt
-from dipmed.dip.fit import CHECK_INTERVAL, Fit, Progress
+from dipmed.dip.fit import CHECK_INTERVAL, Fit
 from dipmed.dip.hold_out import WITH_A_MASK
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.plain import Default
 from dipmed.dip.problem import Problem, make_problem
+from dipmed.dip.progress import Progress
 from dipmed.dip.start import weights_of
 from dipmed.dip.stopping import Panel, make_rules
 from dipmed.dip.stopping.budget import Until

@@ -126,7 +126,7 @@ class FitMethod:
 
     def result(self, fit: Fit, image: Tensor) -> Tensor:
         """Turn the chosen image into the one that is returned, in the units of the fit."""
-        return fit.problem.towards_data(image, fit.config.data_consistency_steps)
+        return fit.problem.towards_data(fit.with_first_image(image), fit.config.data_consistency_steps)
 
     def standard_deviation(self, fit: Fit) -> Tensor | None:
         """How far the images lie apart that the method has drawn, ``(1, x, y[, z])``; None where it draws none.

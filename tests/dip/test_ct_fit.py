@@ -118,6 +118,33 @@ def test_views_that_are_given_back_renew_the_input(few_views):
     assert not torch.equal(*images)
 
 
+def test_a_share_of_the_input_is_in_the_image_that_is_returned(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20, subpixels=1)
+    images = [DeepImagePrior(config.replace(input_share=share))(A(truth), A) for share in (0.0, 0.25)]
+    problem = make_problem(
+        A(truth), A, kspace_exponent=0.125, held_out=None, noise_variance=None, generator=torch.Generator()
+    )
+    seen_first = first_image("tv", problem, config, torch.Generator()) / problem.scale
+    torch.testing.assert_close(images[1].image, 0.75 * images[0].image + 0.25 * seen_first)
+    # noise is no image
+    noise = [DeepImagePrior(config.replace(inputs=("noise",), input_share=share))(A(truth), A) for share in (0.0, 0.25)]
+    torch.testing.assert_close(noise[0].image, noise[1].image, rtol=0, atol=0)
+
+
+def test_the_share_is_of_the_input_that_is_made_of_all_views(few_views):
+    _, filtered, truth = few_views
+    A = filtered.projector
+    config = find_preset("ct-2d").replace(network=SMALL.network, iterations=20, subpixels=1, stop="held-out")
+    parts = [DeepImagePrior(config.replace(input_share=share))(A(truth), A).image for share in (0.0, 0.5)]
+    problem = make_problem(
+        A(truth), A, kspace_exponent=0.125, held_out=None, noise_variance=None, generator=torch.Generator()
+    )
+    of_all = first_image("tv", problem, config, torch.Generator()) / problem.scale
+    torch.testing.assert_close(parts[1], 0.5 * parts[0] + 0.5 * of_all, rtol=1e-3, atol=1e-5)
+
+
 def test_an_image_of_attenuation_is_not_negative(few_views):
     _, filtered, truth = few_views
     A = filtered.projector

@@ -12,6 +12,7 @@ PUBLISHED: Mapping[str, Any] = {
     "inputs": ("noise",),
     "input_jitter": 1 / 30,
     "input_update": "none",
+    "input_share": 0.0,
     "tv_weight": 0.0,
     "kspace_exponent": 0.0,
     "phase_weight": 0.0,
