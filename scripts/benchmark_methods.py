@@ -44,7 +44,7 @@ WEIGHTS = {
     "l1-wavelet": (0.001, 0.002, 0.005, 0.01),
     "tv": (0.001, 0.002, 0.003, 0.005, 0.01),
     "cg-ls": (1e-4, 1e-3, 1e-2),
-    "cg-tv": (3e-5, 6e-5, 1.2e-4, 2.4e-4, 5e-4),
+    "cg-tv": (1.5e-5, 3e-5, 6e-5, 1.2e-4, 2.4e-4, 5e-4),
 }
 """Of classical methods, the best by PSNR with the reference in hand."""
 

@@ -1,7 +1,8 @@
 """Tables and plots of the benchmark of methods, from its rows.
 
 Run as ``python scripts/render_methods.py ROWS.jsonl --page docs/benchmark-methods.md --images docs/img``. What stands
-between comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of the page is replaced; the words around it stay.
+between comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of the page is replaced; the words around it stay. ``--only``
+names the tables to replace where the rows are a part of all, and leaves the plots as they are.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--only", help="tables to replace, without the plots; by default all")
     chosen = parser.parse_args()
     # the clock's where a row has no others, as the first ones had
     rows = [
@@ -55,13 +57,17 @@ def main() -> None:
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
     }
-    for name, text in parts.items():
-        page, n = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>\n{text}\n\n\g<2>", page, flags=re.S)
+    names = parts if chosen.only is None else chosen.only.split(",")
+    for name in names:
+        page, n = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>\n{parts[name]}\n\n\g<2>", page, flags=re.S
+        )
         if n != 1:
             raise SystemExit(f"{chosen.page} has no place for {name}: a comment <!-- {name} --> and its end")
     chosen.page.write_text(page)
-    plot_curves(table, chosen.images / "methods-curves.png")
-    plot_seconds(table, chosen.images / "methods-seconds.png")
+    if chosen.only is None:
+        plot_curves(table, chosen.images / "methods-curves.png")
+        plot_seconds(table, chosen.images / "methods-seconds.png")
 
 
 def final_rows(rows: list[Row]) -> list[Row]:
@@ -180,8 +186,8 @@ def subpixels(row: Row) -> int:
 
 def preset_table(presets: list[Row], table: list[Row]) -> str:
     """Fits in the size of their presets, of all seeds, against the classical methods."""
-    lines = ["| scan | `dip` PSNR dB | SSIM | regret dB | iterations | s | n | gain over classical |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines = ["| scan | `dip` PSNR dB | SSIM | regret dB | iterations | s | n | best classical | gain over classical |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     rivals = by_case(table)
     for case, group in by_case([row for row in presets if row["task"]["method"] == "dip"]).items():
         methods = by_method(rivals.get(case, []))
@@ -196,6 +202,7 @@ def preset_table(presets: list[Row], table: list[Row]) -> str:
             text(mean(group, "iterations"), 0),
             text(mean(group, "cpu_seconds"), 0),
             str(len(group)),
+            _named(classical, next(iter(classical), None)),
             gain_over(group, classical),
         )
         lines.append("| " + " | ".join(cells) + " |")
