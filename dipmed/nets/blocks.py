@@ -11,27 +11,37 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dipmed.nets.channels import crop_to
 from dipmed.nets.normalise import GroupNorm
 
 SLOPE = 0.2
 
 
 class _ThinConvolution:
-    """Takes care of thin images: in bfloat16 on processors, strides that leave a last axis of one give false values.
+    """Takes care of thin images, of which torch 2.13 makes false values in bfloat16 on processors.
 
-    https://github.com/pytorch/pytorch/issues/169688, which is there in torch 2.13: some come from memory that nobody
-    wrote to. With zeros behind, which the convolution has around it anyway, the first output is what it has to be.
+    Some of them come from memory that nobody wrote to: all that strides make of a last axis of one
+    (https://github.com/pytorch/pytorch/issues/169688), and, on processors that have bfloat16 but no matrix unit, the
+    gradient of kernels that are longer than the first axis of a volume. Zeros behind, which the convolution has around
+    the image anyway, change nothing of what is there.
     """
 
     stride: tuple[int, ...]
+    kernel_size: tuple[int, ...]
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(batch, channel, x, y[, z])``."""
         convolve: Callable[[Tensor], Tensor] = super().forward  # type: ignore[misc]  # of the class beside this one
-        stride = self.stride[-1]
-        if stride == 1 or input.shape[-1] > stride:
+        shape, stride = input.shape[2:], self.stride[-1]
+        behind = [0] * len(shape)
+        if len(shape) == 3:
+            behind[0] = max(0, self.kernel_size[0] - shape[0])
+        if stride > 1:
+            behind[-1] = max(0, stride + 1 - shape[-1])
+        if not any(behind):
             return convolve(input)
-        return convolve(functional.pad(input, [0, stride + 1 - input.shape[-1]])).narrow(-1, 0, 1)
+        padded = functional.pad(input, [size for n in reversed(behind) for size in (0, n)])
+        return crop_to(convolve(padded), tuple(-(-n // stride) for n in shape))
 
 
 class _Conv2d(_ThinConvolution, nn.Conv2d): ...

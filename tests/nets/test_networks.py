@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipmed.config import NetworkConfig
-from dipmed.nets import checkpoint_activations, crop_to, make_network, pad_to_multiple, to_channels, to_image
+from dipmed.nets import (
+    channels_last,
+    checkpoint_activations,
+    crop_to,
+    make_network,
+    pad_to_multiple,
+    to_channels,
+    to_image,
+)
 from dipmed.nets.blocks import convolution
 from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
 from dipmed.scan import DipmedError
@@ -80,16 +88,24 @@ def test_features_that_are_computed_again_give_the_same_gradients(shape, precisi
     assert held[1] < 0.5 * held[0]
 
 
-@pytest.mark.parametrize("shape", [(24, 2), (16, 16, 2)])
-def test_thin_images_are_convolved_right_in_bfloat16(shape):
-    layer = convolution(len(shape), 16, 32, 3, 2)
-    x = torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(0))
-    exact = layer(x)
-    spoilt = [torch.full((size,), torch.nan) for size in (8192, 16384, 32768, 65536, 131072)]
-    del spoilt  # memory that is taken next holds NaN
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = layer(x)
-    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.02)
+@pytest.mark.parametrize("shape", [(24, 1), (24, 2), (16, 16, 2), (4, 6, 5), (2, 6, 5), (2, 2, 2), (1, 6, 5)])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_thin_images_are_convolved_right_in_bfloat16(shape, size, stride):
+    layer = convolution(len(shape), 16, 32, size, stride)
+    x = torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    made = []
+    for precision in (torch.float32, torch.bfloat16):
+        spoilt = [torch.full((size,), torch.nan) for size in (1024, 8192, 16384, 32768, 65536, 131072)]
+        del spoilt  # memory that is taken next holds NaN
+        seen = channels_last(x).requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            y = layer(seen)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16().float()
+        layer.weight.grad = None
+        (y.float() * weights).sum().backward()
+        made.append((y.detach().float(), seen.grad, layer.weight.grad))
+    for exact, rounded in zip(*made, strict=True):
+        assert (rounded - exact).norm() < 0.02 * exact.norm()
 
 
 def test_initial_weights_have_the_scale_of_torch_convolutions():
@@ -109,7 +125,7 @@ def test_upsampling_by_slices_equals_torch(shape, seed):
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=3), st.sampled_from([2, 4, 8]))
 def test_padding_and_cropping_are_inverse(shape, multiple):
     x = torch.randn(1, 2, *shape)
-    padded = pad_to_multiple(x, multiple, len(shape))
+    padded = pad_to_multiple(x, len(shape) * (multiple,))
     assert all(n % multiple == 0 for n in padded.shape[2:])
     assert torch.equal(crop_to(padded, tuple(shape)), x)
 
