@@ -137,7 +137,7 @@ class CGTotalVariation:
         if not bool(torch.isfinite(x).all()):
             raise DivergedError("cg-tv diverged; check that the geometry belongs to these projections")
         seconds = time.perf_counter() - start
-        image = block_means(x, n_parts, 2) / scale
+        image = block_means(x, n_parts, (1, 2)) / scale
         return Reconstruction(image, "cg-tv", stop, len(changes), seconds, {"change": changes}, scale)
 
 

@@ -126,7 +126,7 @@ def fit_memory(shape: tuple[int, ...], config: FitConfig, n_channels: int, *, in
     in_half
         As for `network_memory`.
     """
-    n_parts = config.subpixels ** len(shape)
+    n_parts = config.subpixels**2
     n_inputs = n_parts * sum(32 if name == "noise" else n_channels for name in config.inputs)
     network = network_memory(shape, config.network, n_inputs, checkpointing=config.checkpointing, in_half=in_half)
     return network + 4 * n_channels * n_parts * _FIT_IMAGES * math.prod(shape)
@@ -197,7 +197,7 @@ def projection_memory(
     matrices = 0.0
     if isinstance(scan.beam, Beam):
         matrices = pair_gib(scan.grid, scan.beam) * 2**30 * views / scan.n_views
-        if config.subpixels > 1 and len(shape) == 2:
+        if config.subpixels > 1:
             parts = subdivided(scan.grid, config.subpixels)
             matrices += pair_gib(parts, scan.beam, "strip") * 2**30 * views / scan.n_views
         rays *= shape[2] if len(shape) == 3 else 1

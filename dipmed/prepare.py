@@ -198,8 +198,12 @@ class ReconSettings:
 
 
 def with_preset(scan: Scan, settings: ReconSettings) -> ReconSettings:
-    """Name the preset for slices of many views, where none was named and there are so many."""
-    if settings.preset is not None or not isinstance(scan, ProjectionScan) or settings.ndim_for(scan) != 2:
+    """Name the preset for slices of many views, or for stacks of slices, where none was named and it is for them."""
+    if settings.preset is not None or not isinstance(scan, ProjectionScan):
+        return settings
+    if settings.mode in ("slab", "3d") and (scan.ndim == 2 or settings.rebin):
+        return replace(settings, preset="ct-3d-slices")
+    if settings.ndim_for(scan) != 2:
         return settings
     n_views = scan.n_views if settings.views is None else settings.views
     return replace(settings, preset="ct-2d-many-views") if n_views >= MANY_VIEWS else settings

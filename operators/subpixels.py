@@ -6,10 +6,13 @@ streaks elsewhere. Smaller pixels, and the mean over each column in place of a l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from operators.ct_geometry import Beam, Grid
 from operators.ct_sparse import KEPT_GIB, SliceProjector, pair_gib
+from operators.ct_stack import StackedProjector
 from operators.errors import DipmedError
 
 
@@ -32,16 +35,20 @@ def can_be_divided(grid: Grid, beam: Beam, parts: int, memory_gib: float = KEPT_
     return pair_gib(subdivided(grid, parts), beam, "strip") <= memory_gib
 
 
-def through_parts(A: SliceProjector, parts: int) -> SliceProjector:
-    """Return the same projections of an image of smaller pixels, ``(1, parts x, parts y)``, as means over columns."""
-    return SliceProjector(subdivided(A.grid, parts), A.beam, weights="strip").to(A.device)
+def through_parts(A: SliceProjector | StackedProjector, parts: int) -> SliceProjector | StackedProjector:
+    """Return the same projections of an image of smaller pixels, ``(1, parts x, parts y[, z])``, as means over columns.
+
+    Slices of a stack stay as thick as they are.
+    """
+    divided = SliceProjector(subdivided(A.grid, parts), A.beam, weights="strip").to(A.device)
+    return StackedProjector(divided, A.n_slices) if isinstance(A, StackedProjector) else divided
 
 
-def block_means(x: Tensor, n: int, n_axes: int) -> Tensor:
-    """Means over blocks of ``n`` along each of the last axes; of blocks of one, the values themselves."""
+def block_means(x: Tensor, n: int, axes: Iterable[int]) -> Tensor:
+    """Means over blocks of ``n`` along some axes; of blocks of one, the values themselves."""
     if n == 1:
         return x
-    for axis in range(-n_axes, 0):
+    for axis in axes:
         x = x.movedim(axis, -1)
         x = x.reshape(*x.shape[:-1], -1, n).mean(dim=-1).movedim(-1, axis)
     return x

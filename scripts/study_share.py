@@ -39,7 +39,9 @@ class Apart(Default):
     def result(self, fit: Fit, image: Tensor) -> Tensor:
         n_parts, scale = fit.config.subpixels, fit.problem.scale
         if fit.first_image is not None:
-            self.of_network, self.of_input = (block_means(x[0], n_parts, 2) / scale for x in (image, fit.first_image))
+            self.of_network, self.of_input = (
+                block_means(x[0], n_parts, (1, 2)) / scale for x in (image, fit.first_image)
+            )
         return super().result(fit, image)
 
 

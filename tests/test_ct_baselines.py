@@ -95,7 +95,7 @@ def test_parts_of_pixels_find_the_mean_of_what_lies_within_them():
     grid = Grid((24, 20), (2.0, 2.4))
     beam = FanBeam(angles_over(18, 2 * math.pi), 60, 2.0, 100.0, 200.0)
     fine = subdivided(grid, 6)
-    y, truth = SliceProjector(fine, beam, weights="strip")(phantom(fine)), block_means(phantom(fine), 6, 2)
+    y, truth = SliceProjector(fine, beam, weights="strip")(phantom(fine)), block_means(phantom(fine), 6, (1, 2))
     A = SliceProjector(grid, beam)
     whole, parts = (error(CGTotalVariation(lam=5e-5, subpixels=n)(y, A).image, truth) for n in (1, 2))
     assert parts < 0.7 * whole

@@ -71,7 +71,7 @@ def shifted_wavelets(x: Tensor, threshold: float, ndim: int, generator: torch.Ge
     axes = tuple(range(-ndim, 0))
     levels = min(_MAX_LEVELS, *(max(0, n.bit_length() - 3) for n in shape))
     shifts = torch.randint(0, 2**levels, (ndim,), generator=generator, device=generator.device).tolist()
-    padded = pad_to_multiple(x, 2**levels, ndim)
+    padded = pad_to_multiple(x, ndim * (2**levels,))
     shrunk = shrink_details(padded.roll(shifts, axes), threshold, levels, ndim)
     return crop_to(shrunk.roll([-shift for shift in shifts], axes), shape)
 

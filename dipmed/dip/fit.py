@@ -378,7 +378,7 @@ class Fit:
 
     def _shown(self, image: Tensor) -> Tensor:
         """An image as it is shown: pixels that are whole, in the units of the data."""
-        return block_means(image, self.config.subpixels, len(self.shape)) / self.problem.scale
+        return block_means(image, self.config.subpixels, (2, 3)) / self.problem.scale
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

@@ -23,7 +23,7 @@ from dipmed.dip.stopping import Panel, make_rules
 from dipmed.dip.stopping.budget import Until
 from dipmed.dip.uncertainty import Uncertainty, ensemble
 from dipmed.scan import DipmedError, Reconstruction, StopReason
-from operators import LinearOperator, SliceProjector, can_be_divided, through_parts
+from operators import LinearOperator, SliceProjector, StackedProjector, can_be_divided, through_parts
 
 ProgressCallback = Callable[[Progress], None]
 Observer = Callable[[int, Tensor], None]
@@ -254,8 +254,10 @@ def _divided(A: LinearOperator, config: FitConfig) -> tuple[LinearOperator, FitC
     n = config.subpixels
     if n == 1:
         return A, config, None
-    if not isinstance(A, SliceProjector):
-        raise DipmedError(f"only pixels of slices of projections can be divided: set subpixels=1, not {n}")
+    if not isinstance(A, SliceProjector | StackedProjector):
+        raise DipmedError(
+            f"only pixels of slices of projections, or of stacks of them, can be divided: set subpixels=1, not {n}"
+        )
     if can_be_divided(A.grid, A.beam, n):
         return through_parts(A, n), config, None
     words = f"Pixels were fitted whole: the matrices through {n} x {n} parts of them would be large."

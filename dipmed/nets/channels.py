@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,10 +26,28 @@ def to_image(channels: Tensor) -> Tensor:
     return torch.complex(channels[:, 0::2], channels[:, 1::2])
 
 
-def pad_to_multiple(x: Tensor, multiple: int, ndim: int) -> Tensor:
-    """Zero-pad the last ``ndim`` axes at their ends to multiples of ``multiple``, as a network with strides needs."""
+def blocks_as_channels(x: Tensor, n: int) -> Tensor:
+    """Bring blocks of ``n`` along the first two axes into channels, ``(batch, n n channel, x / n, y / n[, z])``."""
+    return x if n == 1 else channels_last(_by_plane(functional.pixel_unshuffle, x, n))
+
+
+def channels_as_blocks(x: Tensor, n: int) -> Tensor:
+    """Undo `blocks_as_channels`."""
+    return x if n == 1 else _by_plane(functional.pixel_shuffle, x, n)
+
+
+def _by_plane(rearrange: Callable[[Tensor, int], Tensor], x: Tensor, n: int) -> Tensor:
+    """Rearrange the planes of images with two axes or three."""
+    if x.ndim == 4:
+        return rearrange(x, n)
+    planes = rearrange(x.movedim(-1, 1).flatten(0, 1), n)
+    return planes.reshape(len(x), -1, *planes.shape[1:]).movedim(1, -1)
+
+
+def pad_to_multiple(x: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Zero-pad the last axes at their ends to these multiples, as a network with strides needs."""
     padding: list[int] = []
-    for n in reversed(x.shape[-ndim:]):
+    for n, multiple in zip(reversed(x.shape), reversed(multiples), strict=False):
         padding += [0, -n % multiple]
     return functional.pad(x, padding)
 

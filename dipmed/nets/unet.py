@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from dipmed.config import NetworkConfig
 from dipmed.nets.blocks import SLOPE, convolution, group_norm
-from dipmed.nets.channels import channels_last, crop_to, pad_to_multiple
+from dipmed.nets.channels import blocks_as_channels, channels_as_blocks, crop_to, pad_to_multiple
 from dipmed.nets.normalise import GroupNorm
 from dipmed.nets.upsample import Upsampling, upsample_beside
 
@@ -50,7 +49,7 @@ class UNet(nn.Module):
     ndim
         2 or 3.
     block
-        Pixels along each axis, of images with two, that are seen and made as the channels of one (W. Shi et al., 2016,
+        Pixels along each of the first two axes that are seen and made as the channels of one (W. Shi et al., 2016,
         doi:10.1109/CVPR.2016.207).
     upsample
         Way of up-sampling.
@@ -113,9 +112,9 @@ class UNet(nn.Module):
         """
         shape = tuple(x.shape[2:])
         run = _run_again if self.checkpointing else _run
-        x = pad_to_multiple(x, self.block * 2 ** len(self.downs), len(shape))
-        if self.block > 1:
-            x = channels_last(functional.pixel_unshuffle(x, self.block))
+        stride = 2 ** len(self.downs)
+        x = pad_to_multiple(x, (*(2 * [self.block * stride]), stride)[: len(shape)])
+        x = blocks_as_channels(x, self.block)
         kept = []
         for skip, down in zip(self.skips, self.downs, strict=True):
             kept.append(run(skip, x))
@@ -125,8 +124,7 @@ class UNet(nn.Module):
         for skip_features, reduction, up in coarse_to_fine:
             first, second = up.children()
             x = run(second, run(partial(self._join, reduction, first), x, skip_features))
-        x = self.out(x)
-        return crop_to(functional.pixel_shuffle(x, self.block) if self.block > 1 else x, shape)
+        return crop_to(channels_as_blocks(self.out(x), self.block), shape)
 
     def _join(self, reduction: nn.Module, block: nn.Module, coarse: Tensor, skip_features: Tensor) -> Tensor:
         """Bring features up by one scale, and pass them on with those of the skip connection."""

@@ -125,7 +125,7 @@ def simulate_projections(
         ),
         notes=notes,
     )
-    truth = block_means(image[:, 0], factor, n_axes).numpy()
+    truth = block_means(image[:, 0], factor, range(-n_axes, 0)).numpy()
     truth = truth[0] if n_axes == 3 else np.moveaxis(truth, 0, -1)
     return scan, ImageVolume(np.ascontiguousarray(truth), affine)
 
@@ -178,7 +178,7 @@ def _project(
     for start in range(0, n_views, step):
         chosen = range(start, min(start + step, n_views))
         along_rays = _projector(fine, rays.with_views(chosen))(image).double()
-        intensity = block_means(torch.exp(-along_rays), per_axis, len(beam.shape) - 1)
+        intensity = block_means(torch.exp(-along_rays), per_axis, range(1 - len(beam.shape), 0))
         parts.append(-torch.log(intensity).float())
         if progress is not None:
             progress(chosen.stop, n_views)

@@ -178,7 +178,11 @@ def fine_detail():
     grating = ((x - 8).abs() < 7) & ((y + 3).abs() < 9) & ((x % 5) < 2)
     truth = 0.02 * (body + grating.float())[None]
     beam = FanBeam(angles_over(24, 2 * math.pi), 64, 2.4, 150.0, 250.0)
-    return SliceProjector(fine, beam, weights="strip")(truth), SliceProjector(grid, beam), block_means(truth, 4, 2)
+    return (
+        SliceProjector(fine, beam, weights="strip")(truth),
+        SliceProjector(grid, beam),
+        block_means(truth, 4, (-2, -1)),
+    )
 
 
 def test_pixels_in_parts_show_the_mean_of_what_lies_within_them(fine_detail):

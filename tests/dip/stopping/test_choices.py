@@ -1,5 +1,6 @@
 """From one run, what every rule would have chosen; and fits that begin again with what was set apart."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,11 +17,13 @@ LONG = {
     "averaging": 0.95,
     "input_jitter": 0.0,
     "network": NetworkConfig((32,), 16, 32),
+    "mixed_precision": "off",  # rounding as coarse as that moves so short a fit as another seed does
 }
 SIGMA = 0.2
+SEEDS = range(4)
 
 
-def run(*watch):
+def run(*watch, seed):
     """Fit a noisy image far beyond its best iterate; the result and the PSNR of every tenth iterate."""
     x, y = torch.meshgrid(*[torch.linspace(-1, 1, 24)] * 2, indexing="ij")
     body = ((x / 0.8) ** 2 + (y / 0.9) ** 2 < 1).float()
@@ -32,21 +35,24 @@ def run(*watch):
         psnr[iteration] = float(-10 * torch.log10((image - truth).square().mean()))
 
     method = FIT_METHODS["dip-vanilla"]
-    config = method.configure(TINY, "mri").replace(stop="budget", watch=watch, **LONG)
+    config = method.configure(TINY, "mri").replace(stop="budget", watch=watch, seed=seed, **LONG)
     fit = DeepImagePrior(config, method=method(), noise_variance=SIGMA**2, observer=observer, observer_interval=10)
     return fit(data, Identity(truth.shape)), psnr
 
 
 @pytest.mark.parametrize("watch", [("discrepancy", "spectral-band", "sure"), ("self-referenced",)])
 def test_every_rule_chooses_near_the_best_iterate(watch):
-    result, psnr = run(*watch)
-    best = max(psnr.values())
-    assert best > psnr[LONG["iterations"]] + 2
-    assert set(result.choices) == {"budget", *watch}
-    loss = {name: best - psnr[10 * round(result.choices[name] / 10)] for name in watch}
-    assert max(loss.values()) < 0.7, (loss, result.choices)
-    assert set(result.curves) == {"loss", "budget", *watch}
-    assert result.choices["budget"] == result.stop.iteration == LONG["iterations"]
+    overfitted, lost = [], []
+    for seed in SEEDS:
+        result, psnr = run(*watch, seed=seed)
+        best = max(psnr.values())
+        overfitted.append(best - psnr[LONG["iterations"]])
+        lost.append([best - psnr[10 * round(result.choices[name] / 10)] for name in watch])
+        assert set(result.choices) == {"budget", *watch}
+        assert set(result.curves) == {"loss", "budget", *watch}
+        assert result.choices["budget"] == result.stop.iteration == LONG["iterations"]
+    assert np.mean(overfitted) > 1
+    assert np.max(np.mean(lost, axis=0)) < 0.6, lost
 
 
 @pytest.mark.parametrize("stop", ["held-out", "self-referenced"])
