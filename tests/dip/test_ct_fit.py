@@ -17,6 +17,7 @@ from operators import (
     FilteredProjector,
     Grid,
     SliceProjector,
+    StackedProjector,
     VolumeProjector,
     angles_over,
     block_means,
@@ -205,6 +206,22 @@ def test_pixels_in_parts_show_the_mean_of_what_lies_within_them(fine_detail):
         whole += error(DeepImagePrior(seeded.replace(subpixels=1))(y, A).image)
     assert set(seen) == {truth.shape}
     assert parts < 0.9 * whole
+
+
+def test_a_stack_of_slices_shows_the_mean_of_what_lies_within_its_pixels(fine_detail):
+    lines, A, truth = fine_detail
+    fade = torch.tensor([1.0, 0.9, 0.8])
+    y = lines[:, :, None] * fade[:, None]
+    config = find_preset("ct-3d-slices").replace(network=SMALL.network, iterations=200)
+
+    def error(image):
+        expected = truth[..., None] * fade
+        assert image.shape == expected.shape
+        return float((image - expected).norm() / expected.norm())
+
+    stack = StackedProjector(A, len(fade))
+    parts, whole = (DeepImagePrior(config.replace(subpixels=n))(y, stack).image for n in (2, 1))
+    assert error(parts) < 0.8 * error(whole)
 
 
 def test_pixels_in_parts_come_to_the_same_in_a_batch(fine_detail):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +16,7 @@ from dipmed.nets import (
     to_image,
 )
 from dipmed.nets.blocks import convolution
+from dipmed.nets.channels import blocks_as_channels, channels_as_blocks
 from dipmed.nets.upsample import upsample_linear, upsample_linear_by_slices
 from dipmed.scan import DipmedError
 
@@ -128,6 +131,27 @@ def test_padding_and_cropping_are_inverse(shape, multiple):
     padded = pad_to_multiple(x, len(shape) * (multiple,))
     assert all(n % multiple == 0 for n in padded.shape[2:])
     assert torch.equal(crop_to(padded, tuple(shape)), x)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 3)])
+def test_blocks_of_a_plane_become_channels_and_come_back(shape):
+    x = torch.arange(2.0 * 3 * math.prod(shape)).reshape(2, 3, *shape).requires_grad_()
+    gathered = blocks_as_channels(x, 2)
+    assert gathered.shape == (2, 12, 3, 2, *shape[2:])
+    # channel by channel, the block row by row
+    assert torch.equal(gathered[:, 4 * 1 + 2 * 1 + 0], x[:, 1, 1::2, 0::2])
+    back = channels_as_blocks(gathered, 2)
+    assert torch.equal(back, x)
+    (back * x.detach()).sum().backward()
+    assert torch.equal(x.grad, x.detach())
+
+
+def test_a_network_of_blocks_pads_planes_to_them_and_slices_as_ever():
+    network = make_network(NetworkConfig((8, 8), 4), 1, 1, 3, torch.Generator().manual_seed(0), block=2)
+    seen = []
+    network.skips[0].register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape)))
+    assert network(torch.randn(1, 1, 14, 10, 5)).shape == (1, 1, 14, 10, 5)
+    assert seen == [(1, 4, 8, 8, 8)]
 
 
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=3))

@@ -11,6 +11,7 @@ from operators import (
     Grid,
     ParallelBeam,
     SliceProjector,
+    StackedProjector,
     angles_over,
     block_means,
     can_be_divided,
@@ -59,6 +60,17 @@ def test_one_image_in_whole_pixels_and_in_parts_has_one_sinogram(beam, generator
     parts = image.repeat_interleave(3, 1).repeat_interleave(3, 2)
     assert torch.allclose(block_means(parts, 3, (-2, -1)), image)
     torch.testing.assert_close(through_parts(A, 3)(parts), A(image), rtol=2e-3, atol=1e-2)
+
+
+@in_all_beams
+def test_slices_of_a_stack_run_through_parts_of_their_own(beam, generator):
+    A = SliceProjector(GRID, beam)
+    stack = through_parts(StackedProjector(A, 3), 2)
+    assert stack.domain.shape == (1, 48, 40, 3)
+    x = torch.rand(stack.domain.shape, generator=generator)
+    one = through_parts(A, 2)
+    for z in range(3):
+        torch.testing.assert_close(stack(x)[:, :, z], one(x[..., z]))
 
 
 @in_all_beams
