@@ -11,7 +11,7 @@ from dipmed.config import FitConfig, NetworkConfig
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
 from operators import subdivided
 from operators.ct_geometry import Beam
-from operators.ct_sparse import pair_gib
+from operators.ct_sparse import KEPT_GIB, pair_gib
 
 _COPIES = 2.5
 """Of the k-space of a whole scan, which whitening, cropping and undersampling hold at a time."""
@@ -196,12 +196,16 @@ def projection_memory(
     rays = views * math.prod(scan.beam.shape[1:])
     matrices = 0.0
     if isinstance(scan.beam, Beam):
-        matrices = pair_gib(scan.grid, scan.beam) * 2**30 * views / scan.n_views
+        kept = views / scan.n_views
+        matrices = pair_gib(scan.grid, scan.beam) * kept
         if config.subpixels > 1:
-            parts = subdivided(scan.grid, config.subpixels)
-            matrices += pair_gib(parts, scan.beam, "strip") * 2**30 * views / scan.n_views
+            through_parts = pair_gib(subdivided(scan.grid, config.subpixels), scan.beam, "strip") * kept
+            if through_parts <= KEPT_GIB:
+                matrices += through_parts
+            else:  # pixels stay whole then
+                config = config.replace(subpixels=1)
         rays *= shape[2] if len(shape) == 3 else 1
-    return matrices + n_fits * (4 * _FIT_PROJECTIONS * rays + fit_memory(shape, config, 1, in_half=in_half))
+    return matrices * 2**30 + n_fits * (4 * _FIT_PROJECTIONS * rays + fit_memory(shape, config, 1, in_half=in_half))
 
 
 def image_memory(shape: tuple[int, ...], config: FitConfig, n_fits: int) -> float:

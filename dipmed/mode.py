@@ -170,7 +170,8 @@ def memory_limit(settings: ReconSettings, device: torch.device) -> float | None:
 def memory_needed(scan: Scan, settings: ReconSettings, device: torch.device = _CPU, in_flight: int = 1) -> float:
     """Bytes of the largest image, and of as many at a time; nothing is known of the classical methods of CT."""
     method = find_method(settings.method)
-    config = settings.fit_config(scan.modality, settings.ndim_for(scan)) if method.is_fit else None
+    named = with_preset(scan, settings)
+    config = named.fit_config(scan.modality, settings.ndim_for(scan)) if method.is_fit else None
     n_beside = 1 if config is None else in_flight * n_fits(config)
     shape = _shape(scan, settings)
     in_half = config is not None and uses_bfloat16(config, device)

@@ -10,10 +10,12 @@ import pytest
 from dipmed import memory
 from dipmed.compare import compare
 from dipmed.config import find_preset
+from dipmed.mode import memory_needed
 from dipmed.phantom import brain_phantom_scan
 from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
-from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from operators import FanBeam, Grid, angles_over, can_be_divided
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 
@@ -107,3 +109,28 @@ def test_fewer_coils_slices_and_features_take_less():
     assert needed(shape=(64, 32)) < needed()
     assert needed(n_sets=2) > needed()
     assert needed("mri-2d") > needed()
+
+
+def fan_scan(n_views):
+    """Projections of nothing by a fan beam, which take no memory before they are written to."""
+    beam = FanBeam(angles_over(n_views, 2 * np.pi), 736, 1.0, 500.0, 1000.0)
+    return ProjectionScan(np.zeros((1, *beam.shape), np.float32), beam, Grid((512, 512), (0.7, 0.7)), np.eye(4), "test")
+
+
+@pytest.mark.parametrize(("n_views", "is_divided"), [(10, True), (720, False)])
+def test_pixels_that_stay_whole_are_not_counted_in_parts(n_views, is_divided):
+    scan = fan_scan(n_views)
+    divided, whole = (
+        memory.projection_memory(scan, find_preset("ct-2d").replace(subpixels=n), shape=(512, 512), n_views=None)
+        for n in (2, 1)
+    )
+    assert can_be_divided(scan.grid, scan.beam, 2) == is_divided
+    assert divided > 1.2 * whole if is_divided else divided == whole
+
+
+def test_stacks_of_slices_are_counted_with_pixels_in_parts():
+    beam = FanBeam(angles_over(10, 2 * np.pi), 90, 1.0, 100.0, 200.0)
+    lines = np.zeros((6, *beam.shape), np.float32)
+    scan = ProjectionScan(lines, beam, Grid((64, 64), (0.7, 0.7)), np.eye(4), "test")
+    stack, whole = (memory_needed(scan, ReconSettings(mode="3d", preset=preset)) for preset in (None, "ct-3d"))
+    assert stack > 1.2 * whole
