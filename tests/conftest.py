@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("dipmed")
+
+# a shell that starts a command in the background lets it ignore Ctrl-C, and all that it starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing(what: str) -> None:
