@@ -252,7 +252,9 @@ PRESETS: dict[str, FitConfig] = {
     "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
     "ct-3d": _CT_3D,
     # differences along three axes add up to more variation than those along two
-    "ct-3d-slices": _CT_3D.replace(subpixels=2, variation_weight=2.5e-4, input_share=_IN_PARTS.input_share),
+    "ct-3d-slices": _CT_3D.replace(
+        subpixels=_IN_PARTS.subpixels, variation_weight=2.5e-4, input_share=_IN_PARTS.input_share
+    ),
     "mri-3d": FitConfig(network=_IN_3D, iterations=300),
     "image-2d": _IMAGE,
     "image-3d": _IMAGE.replace(network=_IN_3D),

@@ -9,7 +9,7 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
-from operators import subdivided
+from operators import parts_gib
 from operators.ct_geometry import Beam
 from operators.ct_sparse import KEPT_GIB, pair_gib
 
@@ -199,7 +199,7 @@ def projection_memory(
         kept = views / scan.n_views
         matrices = pair_gib(scan.grid, scan.beam) * kept
         if config.subpixels > 1:
-            through_parts = pair_gib(subdivided(scan.grid, config.subpixels), scan.beam, "strip") * kept
+            through_parts = parts_gib(scan.grid, scan.beam, config.subpixels) * kept
             if through_parts <= KEPT_GIB:
                 matrices += through_parts
             else:  # pixels stay whole then

@@ -34,8 +34,6 @@ _VARIATION = {"denoise": 0.7, "superres": 0.3, "inpaint": 0.3, "deblur": 0.3}
 _LEAST_NOISE = 1e-3
 """Of the range of values: a volume of less noise is treated as if it had this much."""
 
-_TV_ROUNDS, _TV_STEPS = 60, 6
-
 PieceProgress = Callable[[int, int, Progress], None]
 """Takes the piece's number, how many there are, and the progress of its fit."""
 
@@ -299,7 +297,7 @@ def _least_variation(piece: Piece, weight: float) -> Reconstruction:
     adjoint = factor**2 * piece.A.adjoint(piece.y)
     scale = data_scale(adjoint) if bool(adjoint.any()) else 1.0
     scaled: Tensor = scale * piece.A.adjoint(piece.y)
-    image, _ = total_variation_image(piece.A, scaled, weight, coupling=4 * weight, max_iter=_TV_ROUNDS, inner=_TV_STEPS)
+    image, _ = total_variation_image(piece.A, scaled, weight)
     stop = StopReason("direct", 0, "no fit")
     return Reconstruction(image / scale, "tv", stop, 0, time.perf_counter() - start, scale=scale)
 

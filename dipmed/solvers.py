@@ -21,9 +21,9 @@ def total_variation_image(
     adjoint_data: Tensor,
     lam: float,
     *,
-    coupling: float,
-    max_iter: int,
-    inner: int,
+    coupling: float | None = None,
+    max_iter: int = 60,
+    inner: int = 6,
     tol: float = 1e-3,
 ) -> tuple[Tensor, list[tuple[int, float]]]:
     """Minimise ``½‖Ax − y‖² / ‖A‖² + λ TV(x)`` for real ``x ≥ 0`` by alternating directions.
@@ -41,7 +41,8 @@ def total_variation_image(
     lam
         λ.
     coupling
-        Weight that ties differences and image; it changes the way there and not the result.
+        Weight that ties differences and image; it changes the way there and not the result. None for 4 λ: with a
+        stronger one the image of few views is still 1 dB away when the rounds are over.
     max_iter, inner
         Rounds at most, and steps of conjugate gradients in each.
     tol
@@ -52,6 +53,7 @@ def total_variation_image(
     image, changes
         The image, and the relative change of each round.
     """
+    coupling = 4 * lam if coupling is None else coupling
     norm = norm_bound(A) ** 2
     D = FiniteDifferences(A.domain.shape, len(A.domain.shape) - 1, is_complex=False)
     target = adjoint_data / norm

@@ -25,7 +25,7 @@ from operators.nufft import NonUniformFourier
 from operators.off_resonance import OffResonance
 from operators.sampling import CartesianSampling, UndersamplingSpec, make_mask, parse_undersampling
 from operators.sigpy_bridge import from_sigpy, to_sigpy
-from operators.subpixels import block_means, can_be_divided, subdivided, through_parts
+from operators.subpixels import block_means, can_be_divided, parts_gib, subdivided, through_parts
 from operators.trajectories import density_compensation, radial, spiral
 from operators.transmission import attenuation, hounsfield, line_integrals, photon_counts
 
@@ -91,6 +91,7 @@ __all__ = [
     "normal_test",
     "operator_norm",
     "parse_undersampling",
+    "parts_gib",
     "photon_counts",
     "posed",
     "radial",

@@ -30,9 +30,14 @@ def subdivided(grid: Grid, parts: int) -> Grid:
     return Grid(shape, tuple(size / parts for size in grid.spacing_mm), grid.centre_mm)
 
 
+def parts_gib(grid: Grid, beam: Beam, parts: int) -> float:
+    """About how much memory the matrices through so many parts take."""
+    return pair_gib(subdivided(grid, parts), beam, "strip")
+
+
 def can_be_divided(grid: Grid, beam: Beam, parts: int, memory_gib: float = KEPT_GIB) -> bool:
     """Whether the matrices through so many parts take no more than this; by default, to be kept for the next slice."""
-    return pair_gib(subdivided(grid, parts), beam, "strip") <= memory_gib
+    return parts_gib(grid, beam, parts) <= memory_gib
 
 
 def through_parts(A: SliceProjector | StackedProjector, parts: int) -> SliceProjector | StackedProjector:

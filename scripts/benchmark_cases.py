@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from dipmed.compare import find_reference
 from dipmed.io import load, save_image
-from dipmed.prepare import ReconSettings
+from dipmed.jobs import Job, jobs
+from dipmed.prepare import ReconSettings, prepare
 from dipmed.scan import ImageVolume, KSpaceScan, Scan
 from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, simulate
 
@@ -78,6 +81,14 @@ class Prepared:
     scan: Scan
     settings: ReconSettings
     reference: str
+
+    def target(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """The image to score against, and where it counts."""
+        return find_reference(self.scan, self.settings, self.reference)
+
+    def job(self) -> Job:
+        """The data of the one image, with its operator."""
+        return next(jobs(prepare(self.scan, self.settings), self.settings, torch.device("cpu")))
 
 
 def prepare_case(name: str, folder: Path, subpixels: int = 1) -> Prepared:

@@ -182,18 +182,13 @@ def run_classical(task: Task, work: Path) -> dict[str, Any]:
     """Run a classical method at the best of its weights."""
     from dataclasses import replace
 
-    import torch
-
     from dipmed.baselines import BASELINES
-    from dipmed.compare import find_reference
     from dipmed.ct_baselines import CT_BASELINES, CGTotalVariation
     from dipmed.evaluate import score
-    from dipmed.jobs import jobs
-    from dipmed.prepare import prepare
 
     prepared = prepare_case(task.case, work, task.subpixels)
-    target, support = find_reference(prepared.scan, prepared.settings, prepared.reference)
-    job = next(jobs(prepare(prepared.scan, prepared.settings), prepared.settings, torch.device("cpu")))
+    target, support = prepared.target()
+    job = prepared.job()
     make = (BASELINES | CT_BASELINES)[task.method]
     found = []
     for weight in WEIGHTS.get(task.method, (None,)):

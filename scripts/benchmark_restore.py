@@ -199,7 +199,7 @@ def total_variation(volume: ImageVolume, case: Case, known: NDArray[np.bool_] | 
     images = {}
     for weight in (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4):
         lam = weight * level
-        x, _ = total_variation_image(piece.A, piece.A.adjoint(piece.y), lam, coupling=4 * lam, max_iter=100, inner=6)
+        x, _ = total_variation_image(piece.A, piece.A.adjoint(piece.y), lam, max_iter=100)
         images[weight] = x[0].numpy() * width + darkest
     return images
 

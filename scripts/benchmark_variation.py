@@ -20,12 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import prepare_case
 
 from dipmed import solvers
-from dipmed.compare import find_reference
-from dipmed.dip.inputs import _TV_ROUNDS, _TV_STEPS
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.evaluate import score
-from dipmed.jobs import jobs
-from dipmed.prepare import prepare, with_preset
+from dipmed.prepare import with_preset
 from operators import block_means, through_parts
 
 
@@ -45,10 +42,9 @@ def main() -> None:
 def row(name: str, work: Path, repeats: int) -> str:
     """Both ways, one after the other, as often as asked for."""
     prepared = prepare_case(name, work, 2)
-    settings = with_preset(prepared.scan, prepared.settings)
-    config = settings.fit_config("ct", 2)
-    target, support = find_reference(prepared.scan, settings, prepared.reference)
-    job = next(jobs(prepare(prepared.scan, settings), settings, torch.device("cpu")))
+    config = with_preset(prepared.scan, prepared.settings).fit_config("ct", 2)
+    target, support = prepared.target()
+    job = prepared.job()
     problem = make_problem(
         job.y,
         through_parts(job.A, config.subpixels),
@@ -57,15 +53,16 @@ def row(name: str, work: Path, repeats: int) -> str:
         noise_variance=None,
         generator=torch.Generator().manual_seed(0),
     )
-    limit, _ = image(problem, config.variation_weight, _TV_ROUNDS * 10, 10, tol=1e-6)
+    seen, lam = problem.for_input(), config.variation_weight
+    limit, _ = solvers.total_variation_image(*seen, lam, max_iter=600, inner=10, tol=1e-6)
     near_inverse = solvers._near_inverse
     least, rounds, distances, psnr = [math.inf] * 2, [0] * 2, [0.0] * 2, [0.0] * 2
     for _ in range(repeats):
         for way, inverse in enumerate((lambda *_: lambda v: v, near_inverse)):
             solvers._near_inverse = inverse
             start = time.perf_counter()
-            found, rounds[way] = image(problem, config.variation_weight, _TV_ROUNDS, _TV_STEPS)
-            least[way] = min(least[way], time.perf_counter() - start)
+            found, changes = solvers.total_variation_image(*seen, lam)
+            least[way], rounds[way] = min(least[way], time.perf_counter() - start), len(changes)
             distances[way] = float((found - limit).norm() / limit.norm())
             psnr[way] = score(shown(found, problem, config.subpixels)[0], target, support).psnr
     solvers._near_inverse = near_inverse
@@ -73,15 +70,6 @@ def row(name: str, work: Path, repeats: int) -> str:
         f"| {name} | {least[0]:.2f} | {least[1]:.2f} | {least[0] / least[1]:.2f} | {rounds[0]}, {rounds[1]} "
         f"| {distances[0]:.2%}, {distances[1]:.2%} | {psnr[0]:.2f}, {psnr[1]:.2f} |"
     )
-
-
-def image(problem: Problem, lam: float, rounds: int, steps: int, tol: float = 1e-3) -> tuple[Tensor, int]:
-    """The image that a fit begins with, and how many rounds it took."""
-    A, data = problem.for_input()
-    found, changes = solvers.total_variation_image(
-        A, data, lam, coupling=4 * lam, max_iter=rounds, inner=steps, tol=tol
-    )
-    return found, len(changes)
 
 
 def shown(found: Tensor, problem: Problem, n_parts: int) -> Tensor:

@@ -15,19 +15,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, prepare_case
 
-from dipmed.compare import find_reference
 from dipmed.dip import DeepImagePrior
 from dipmed.dip.fit import Fit
 from dipmed.dip.methods.plain import Default
 from dipmed.evaluate import score
-from dipmed.jobs import jobs
-from dipmed.prepare import prepare, with_preset
+from dipmed.prepare import with_preset
 from operators import block_means
 
 SHARES = (0.0, 0.2, 0.3, 0.4, 0.6, 1.0)
@@ -72,10 +69,9 @@ def main() -> None:
 def run(case: str, iterations: int, seed: int, work: Path) -> dict[str, Any]:
     """Fit once, and score the mixtures."""
     prepared = prepare_case(case, work, 2)
-    scan, settings = prepared.scan, prepared.settings
-    target, support = find_reference(scan, settings, prepared.reference)
-    job = next(jobs(prepare(scan, settings), settings, torch.device("cpu")))
-    config = with_preset(scan, settings).fit_config("ct", 2).replace(iterations=iterations, seed=seed)
+    target, support = prepared.target()
+    job = prepared.job()
+    config = with_preset(prepared.scan, prepared.settings).fit_config("ct", 2).replace(iterations=iterations, seed=seed)
     method = Apart()
     start = time.perf_counter()
     DeepImagePrior(config, method=method)(job.y, job.A)

@@ -27,7 +27,6 @@ from operators import (
 
 _NOISE_CHANNELS = 32
 _NOISE_SCALE = 0.1
-_TV_ROUNDS, _TV_STEPS = 60, 6
 _CG_WEIGHT, _CG_STEPS = 0.01, 30
 
 
@@ -60,9 +59,7 @@ def first_image(name: str, problem: Problem, config: FitConfig, generator: torch
     if name == "zero-filled":
         return zero_filled
     if name == "tv":
-        lam = config.variation_weight
-        # with a stronger coupling the image of few views is still 1 dB away when the rounds are over
-        return total_variation_image(A, zero_filled, lam, coupling=4 * lam, max_iter=_TV_ROUNDS, inner=_TV_STEPS)[0]
+        return total_variation_image(A, zero_filled, config.variation_weight)[0]
     if name == "cg":
         weight = _CG_WEIGHT * norm_bound(A) ** 2
         return conjugate_gradients(lambda x: A.N(x) + weight * x, zero_filled, torch.zeros_like(zero_filled), _CG_STEPS)
