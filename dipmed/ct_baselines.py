@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dipmed.baselines import CGSense
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, ShapeError, StopReason
-from dipmed.solvers import total_variation_image
+from dipmed.solvers import along_axes, total_variation_image
 from operators import (
     ConeBeam,
     Projector,
@@ -121,6 +121,7 @@ class CGTotalVariation:
             A,
             A.adjoint(y * scale),
             self.lam,
+            weights=along_axes(A),
             coupling=self.coupling,
             max_iter=self.max_iter,
             inner=self.inner,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -61,10 +62,16 @@ def jobs_of(
         wanted = [(first, end) for first, end in stacks if (frame, first) not in skip]
         needed = {index for first, end in wanted for index in range(first, end)}
         others = {(f, z) for f in range(n_frames(scan)) for z in range(scan.n_slices) if f != frame or z not in needed}
-        yield from _stacked(jobs(scan, settings, device, guides, maps, skip=others), wanted)
+        yield from _stacked(jobs(scan, settings, device, guides, maps, skip=others), wanted, _pitch(scan))
 
 
-def _stacked(single: Iterator[Job], stacks: list[Range]) -> Iterator[Job]:
+def _pitch(scan: Scan) -> float:
+    """From one slice to the next, in pixels."""
+    pixel, _, step = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    return float(step / pixel)
+
+
+def _stacked(single: Iterator[Job], stacks: list[Range], pitch: float) -> Iterator[Job]:
     """Join the slices of a frame to volumes; only those are held that a volume still needs."""
     held: list[Job] = []
     left = deque(stacks)
@@ -72,11 +79,11 @@ def _stacked(single: Iterator[Job], stacks: list[Range]) -> Iterator[Job]:
         held.append(job)
         if left and left[0][1] == job.slice + 1:
             first, _ = left.popleft()
-            yield _stack([one for one in held if one.slice >= first])
+            yield _stack([one for one in held if one.slice >= first], pitch)
             held = [one for one in held if left and one.slice >= left[0][0]]
 
 
-def _stack(slices: list[Job]) -> Job:
+def _stack(slices: list[Job], pitch: float) -> Job:
     """Take slices as one volume: their axis is the second of the data, and the last of the image."""
     first = slices[0]
     weights = [job.ray_weights for job in slices if job.ray_weights is not None]
@@ -84,7 +91,7 @@ def _stack(slices: list[Job]) -> Job:
     joined = replace(first, guide=torch.stack(guides, -1) if guides else None)
     if isinstance(first.A, SliceProjector):
         y = torch.stack([job.y for job in slices], 2)
-        A = StackedProjector(first.A, len(slices))
+        A = StackedProjector(first.A, len(slices), pitch)
         return replace(joined, y=y, A=A, ray_weights=torch.stack(weights, 1) if weights else None)
     finals = [job.A_final for job in slices if isinstance(job.A_final, MRIOperator)]
     return replace(

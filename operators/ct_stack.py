@@ -20,18 +20,22 @@ class StackedProjector(LinearOperator):
         Of one slice.
     n_slices
         How many there are.
+    pitch
+        From one slice to the next, in pixels of the image, for whoever compares neighbours: projections do not need it.
 
     Raises
     ------
     ShapeError
-        When there is none.
+        When there is none, or the pitch is not positive.
     """
 
     traceable = False
 
-    def __init__(self, projector: SliceProjector, n_slices: int) -> None:
+    def __init__(self, projector: SliceProjector, n_slices: int, pitch: float = 1.0) -> None:
         if n_slices < 1:
             raise ShapeError(f"a stack needs at least one slice, got {n_slices}")
+        if not pitch > 0:
+            raise ShapeError(f"slices lie apart, by a pitch above zero, got {pitch}")
         n_views, n_columns = projector.range.shape[1:]
         super().__init__(
             Space((*projector.domain.shape, n_slices), is_complex=False),
@@ -41,6 +45,7 @@ class StackedProjector(LinearOperator):
         self.grid = projector.grid
         self.beam = projector.beam
         self.n_slices = n_slices
+        self.pitch = pitch
 
     def join(self, images: Tensor) -> Tensor:
         """Put slices ``(batch..., z, 1, x, y)`` into a volume, ``(batch..., 1, x, y, z)``."""

@@ -43,10 +43,10 @@ def can_be_divided(grid: Grid, beam: Beam, parts: int, memory_gib: float = KEPT_
 def through_parts(A: SliceProjector | StackedProjector, parts: int) -> SliceProjector | StackedProjector:
     """Return the same projections of an image of smaller pixels, ``(1, parts x, parts y[, z])``, as means over columns.
 
-    Slices of a stack stay as thick as they are.
+    Slices of a stack stay as thick as they are, and their pitch is counted in whole pixels.
     """
     divided = SliceProjector(subdivided(A.grid, parts), A.beam, weights="strip").to(A.device)
-    return StackedProjector(divided, A.n_slices) if isinstance(A, StackedProjector) else divided
+    return StackedProjector(divided, A.n_slices, A.pitch) if isinstance(A, StackedProjector) else divided
 
 
 def block_means(x: Tensor, n: int, axes: Iterable[int]) -> Tensor:

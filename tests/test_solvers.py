@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dipmed import solvers
-from operators import FanBeam, FilteredProjector, Grid, SliceProjector, angles_over
+from operators import FanBeam, FilteredProjector, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over
 
 
 @pytest.mark.parametrize("shape", [(12, 15), (9, 8, 10)])
@@ -43,3 +43,19 @@ def test_the_short_cut_leads_nearer_to_the_minimum_in_as_many_steps(few_views, m
     short_cut = (image(max_iter=30, inner=4) - minimum).norm()
     monkeypatch.setattr(solvers, "_near_inverse", lambda *_: lambda v: v)
     assert short_cut < 0.7 * (image(max_iter=30, inner=4) - minimum).norm()
+
+
+def test_slices_far_apart_have_the_total_variation_of_slices_by_themselves():
+    one = SliceProjector(Grid((14, 12), (1.0, 1.0)), ParallelBeam(angles_over(8, math.pi), 20, 1.0))
+    truth = torch.zeros(1, 14, 12, 3)
+    truth[:, 4:9, 3:8, 1] = 1
+    errors = []
+    for pitch in (1.0, 1e6):
+        A = StackedProjector(one, 3, pitch)
+        image, _ = solvers.total_variation_image(A, A.adjoint(A(truth)), 0.1, weights=solvers.along_axes(A), tol=1e-6)
+        alone = [
+            solvers.total_variation_image(one, one.adjoint(one(truth[..., z])), 0.1, tol=1e-6)[0] for z in range(3)
+        ]
+        errors.append(float((image - torch.stack(alone, -1)).norm() / truth.norm()))
+    assert errors[0] > 0.05  # of the slice in the middle, something is in its neighbours
+    assert errors[1] < 1e-3

@@ -13,7 +13,7 @@ from dipmed.dip.phase import SmoothPhase
 from dipmed.dip.problem import Problem
 from dipmed.nets import to_channels
 from dipmed.scan import DipmedError
-from dipmed.solvers import conjugate_gradients, total_variation_image
+from dipmed.solvers import along_axes, conjugate_gradients, total_variation_image
 from operators import (
     ConeBeam,
     FilteredProjector,
@@ -59,7 +59,7 @@ def first_image(name: str, problem: Problem, config: FitConfig, generator: torch
     if name == "zero-filled":
         return zero_filled
     if name == "tv":
-        return total_variation_image(A, zero_filled, config.variation_weight)[0]
+        return total_variation_image(A, zero_filled, config.variation_weight, weights=along_axes(A))[0]
     if name == "cg":
         weight = _CG_WEIGHT * norm_bound(A) ** 2
         return conjugate_gradients(lambda x: A.N(x) + weight * x, zero_filled, torch.zeros_like(zero_filled), _CG_STEPS)

@@ -15,6 +15,19 @@ def test_differences_are_forward_and_end_with_zero() -> None:
     assert along_y.tolist() == [[[1.0, 2.0, 0.0], [0.0, 9.0, 0.0]]]
 
 
+def test_differences_along_an_axis_count_as_much_as_its_weight(generator: torch.Generator) -> None:
+    plain = FiniteDifferences((1, 5, 6, 4), 3)
+    weighted = FiniteDifferences((1, 5, 6, 4), 3, weights=(1.0, 2.0, 0.25))
+    x, y = plain.domain.randn(generator=generator), plain.range.randn(generator=generator)
+    expected = torch.stack([w * one for w, one in zip((1.0, 2.0, 0.25), plain(x), strict=True)])
+    torch.testing.assert_close(weighted(x), expected)
+    torch.testing.assert_close(
+        torch.vdot(weighted(x).flatten(), y.flatten()), torch.vdot(x.flatten(), weighted.adjoint(y).flatten())
+    )
+    with pytest.raises(ShapeError, match="3 axes need 3 weights, got 2"):
+        FiniteDifferences((1, 5, 6, 4), 3, weights=(1.0, 2.0))
+
+
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_the_norm_is_as_documented(ndim: int, generator: torch.Generator) -> None:
     norm = operator_norm(FiniteDifferences((1, 12, 12, 12), ndim), 60, generator)

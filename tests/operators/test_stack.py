@@ -38,3 +38,9 @@ def test_an_empty_stack_is_refused():
     one = SliceProjector(Grid(MATRIX, (1.0, 1.0)), ParallelBeam((0.0,), 16, 1.0))
     with pytest.raises(ShapeError, match="at least one slice"):
         StackedProjector(one, 0)
+
+
+def test_slices_in_one_place_are_refused():
+    one = SliceProjector(Grid(MATRIX, (1.0, 1.0)), ParallelBeam((0.0,), 16, 1.0))
+    with pytest.raises(ShapeError, match=r"above zero, got 0\.0"):
+        StackedProjector(one, 2, 0.0)

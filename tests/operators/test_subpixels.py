@@ -65,8 +65,9 @@ def test_one_image_in_whole_pixels_and_in_parts_has_one_sinogram(beam, generator
 @in_all_beams
 def test_slices_of_a_stack_run_through_parts_of_their_own(beam, generator):
     A = SliceProjector(GRID, beam)
-    stack = through_parts(StackedProjector(A, 3), 2)
+    stack = through_parts(StackedProjector(A, 3, pitch=2.5), 2)
     assert stack.domain.shape == (1, 48, 40, 3)
+    assert stack.pitch == 2.5
     x = torch.rand(stack.domain.shape, generator=generator)
     one = through_parts(A, 2)
     for z in range(3):
