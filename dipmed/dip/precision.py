@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dipmed.config import FitConfig
+from dipmed.dip.stopping import find_rule
 
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
@@ -19,8 +20,14 @@ def autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[
 
 
 def uses_bfloat16(config: FitConfig, device: torch.device) -> bool:
-    """Whether convolutions run in bfloat16, by the settings and the device."""
-    return config.mixed_precision == "on" or (config.mixed_precision == "auto" and _is_fast(device))
+    """Whether convolutions run in bfloat16, by the settings and the device.
+
+    By itself never where the rule that decides needs a twin: its small distance from the fit would be that of their
+    rounding. Rules that watch leave the fit as it is.
+    """
+    if config.mixed_precision == "auto":
+        return not find_rule(config.stop).needs_twin and _is_fast(device)
+    return config.mixed_precision == "on"
 
 
 def fast_cpu_instructions() -> list[str]:

@@ -10,6 +10,7 @@ from dipmed.dip import DeepImagePrior
 from dipmed.dip.copies import perturb
 from dipmed.dip.fit import Fit
 from dipmed.dip.methods import FIT_METHODS
+from dipmed.dip.precision import uses_bfloat16
 from dipmed.dip.problem import make_problem
 from dipmed.dip.stopping import Panel, Sight, make_rules
 from dipmed.dip.stopping.sure import Sure, _trace
@@ -116,3 +117,12 @@ def test_watching_leaves_the_fit_as_it_is(small_scan):
         for watch in ((), ("sure", "spectral-band", "windowed-variance"))
     ]
     assert torch.equal(*images)
+
+
+def test_twins_are_compared_without_the_rounding_of_bfloat16(monkeypatch):
+    monkeypatch.setattr("dipmed.dip.precision._is_fast", lambda _: True)
+    cpu = torch.device("cpu")
+    assert uses_bfloat16(TINY, cpu)
+    assert not uses_bfloat16(TINY.replace(stop="sure"), cpu)
+    assert uses_bfloat16(TINY.replace(watch=("discrepancy", "sure")), cpu)
+    assert uses_bfloat16(TINY.replace(stop="sure", mixed_precision="on"), cpu)
