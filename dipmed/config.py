@@ -118,7 +118,8 @@ class FitConfig:
     time_limit
         Seconds after which the fit ends; the rates then decay with the clock if it runs ahead of the iterations.
     mixed_precision
-        Convolutions in bfloat16: ``"auto"`` where the processor has instructions for it, ``"on"``, ``"off"``.
+        Convolutions in bfloat16: ``"auto"`` where the processor has instructions for it and the rule that decides
+        compares no twins, ``"on"``, ``"off"``.
     checkpointing
         Compute the features of a U-Net again for the gradient and do not hold them: less memory, more time, one image.
     seed
@@ -253,9 +254,9 @@ PRESETS: dict[str, FitConfig] = {
     "ct-3d": _CT_3D,
     # differences along three axes add up to more variation than those along two
     "ct-3d-slices": _CT_3D.replace(
-        subpixels=_IN_PARTS.subpixels, variation_weight=2.5e-4, input_share=_IN_PARTS.input_share
+        subpixels=_IN_PARTS.subpixels, variation_weight=4e-4, input_share=_IN_PARTS.input_share
     ),
-    "mri-3d": FitConfig(network=_IN_3D, iterations=300),
+    "mri-3d": FitConfig(network=_IN_3D, iterations=500),
     "image-2d": _IMAGE,
     "image-3d": _IMAGE.replace(network=_IN_3D),
     "denoise-2d": _DENOISE,

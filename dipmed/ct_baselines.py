@@ -94,7 +94,7 @@ class CGTotalVariation:
     max_iter, inner, coupling, tol
         As for `dipmed.solvers.total_variation_image`.
     subpixels
-        Parts along each axis of a pixel of a slice, see `dipmed.config.FitConfig`.
+        Parts along each axis of a pixel of a slice, or of a stack, see `dipmed.config.FitConfig`.
     matrices_gib
         What the matrices through the parts may take; pixels stay whole where they would take more.
     """
@@ -110,11 +110,12 @@ class CGTotalVariation:
     def __call__(self, y: Tensor, A: Projector) -> Reconstruction:
         start = time.perf_counter()
         _check(y, A)
-        n_parts = self.subpixels
-        if not (isinstance(A, SliceProjector) and can_be_divided(A.grid, A.beam, n_parts, self.matrices_gib)):
-            n_parts = 1
-        elif n_parts > 1:
-            A = through_parts(A, n_parts)
+        n_parts = 1
+        if isinstance(A, SliceProjector | StackedProjector) and can_be_divided(
+            A.grid, A.beam, self.subpixels, self.matrices_gib
+        ):
+            n_parts = self.subpixels
+            A = A if n_parts == 1 else through_parts(A, n_parts)
         rough = back_project(y, A, "hann") if has_back_projection(A.beam) else SIRT(_ROUGH)(y, A).image
         scale = 1 / _peak(rough)
         x, changes = total_variation_image(

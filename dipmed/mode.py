@@ -7,15 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from dipmed.calib.neighbours import slice_change
+from dipmed.calib.projections import keep_slices, keep_views
 from dipmed.dip import n_fits
 from dipmed.dip.precision import uses_bfloat16
 from dipmed.memory import available_memory, check_memory, holds, kspace_memory, projection_memory
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings, with_preset
-from dipmed.scan import DipmedError, KSpaceScan, Scan
+from dipmed.prepare import ReconSettings, has_many_views, prepare_kspace, with_preset
+from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan
 from dipmed.slabs import SMALLEST, slab_ranges
 
 MODES = ("auto", "slice", "slab", "3d")
+
+ALIKE = {"mri": 0.14, "ct": 0.2}
+"""Largest change from slice to slice, see `slice_change`, up to which one network for all was as good as one for each
+(`scripts/benchmark_volume.py`)."""
 
 _CPU = torch.device("cpu")
 
@@ -36,7 +42,7 @@ class Choice:
 
 
 def choose_mode(scan: Scan, settings: ReconSettings, device: torch.device = _CPU) -> Choice:
-    """Say how a scan is reconstructed; ``"auto"`` takes each image as it was measured, if memory holds it.
+    """Say how a scan is reconstructed; ``"auto"`` takes a volume or a stack of alike slices as one, if memory holds it.
 
     Raises
     ------
@@ -83,11 +89,9 @@ def _check(settings: ReconSettings) -> None:
 
 
 def _by_data(scan: Scan, settings: ReconSettings, device: torch.device) -> Choice:
-    """Take each image as it was measured; a volume that memory does not hold is taken apart, where it can be."""
+    """Take a volume as one, and slices that are alike; what memory does not hold is taken apart, where it can be."""
     if not _is_volume(scan, settings):
-        settings = replace(settings, mode="slice")
-        check_fits(scan, settings, device)
-        return Choice(settings, f"slice: the scan was taken slice by slice; {_one_by_one(_n_slices(scan, settings))}")
+        return _slices_by_data(scan, settings, device)
     settings = replace(settings, mode="3d")
     is_fit = find_method(settings.method).is_fit
     whole = _whole(scan, settings, device)
@@ -107,6 +111,56 @@ def _by_data(scan: Scan, settings: ReconSettings, device: torch.device) -> Choic
     return Choice(
         slices, f"slice: {why}, and so does one for {SMALLEST} slices; {_one_by_one(_n_slices(scan, slices))}"
     )
+
+
+def with_mode(scan: Scan, settings: ReconSettings) -> ReconSettings:
+    """Name the mode of slices that ``"auto"`` joins, where memory is no matter; all else stays."""
+    joins = settings.mode == "auto" and not _is_volume(scan, settings) and _is_alike(scan, settings)[0]
+    return replace(settings, mode="3d") if joins else settings
+
+
+def _slices_by_data(scan: Scan, settings: ReconSettings, device: torch.device) -> Choice:
+    """Take slices that are alike as one volume, or in slabs, and others one by one."""
+    n_slices = _n_slices(scan, settings)
+    is_alike, why = _is_alike(scan, settings)
+    if is_alike:
+        found = _largest_slab(scan, replace(settings, mode="slab"), device)
+        if found is not None and found.slab == n_slices:
+            return Choice(replace(found, mode="3d", slab=None), f"3d: {why}; {_in_slabs(n_slices, found)}")
+        if found is not None:
+            return Choice(found, f"slab: {why}; {_in_slabs(n_slices, found)}")
+        why += f", but memory does not hold {SMALLEST} at a time"
+    settings = replace(settings, mode="slice")
+    check_fits(scan, settings, device)
+    return Choice(settings, f"slice: {why}; {_one_by_one(n_slices)}")
+
+
+def _is_alike(scan: Scan, settings: ReconSettings) -> tuple[bool, str]:
+    """Whether slices are fitted as a volume, and what speaks for or against it."""
+    could_be = scan.ndim == 2 and settings.method == "dip" and _n_slices(scan, settings) >= SMALLEST
+    # where many views leave little to a prior, and along a trajectory, one network for all was no better or is unknown
+    is_known = not has_many_views(scan, settings) if isinstance(scan, ProjectionScan) else scan.is_cartesian
+    if not could_be or not is_known or _is_for_slices(settings):
+        return False, "the scan was taken slice by slice"
+    change = slice_change(_as_fitted(scan, settings))
+    if np.isinf(change):
+        return False, "the scan was taken slice by slice, and one is empty or has no sample of its neighbour's"
+    return change <= ALIKE[scan.modality], f"from one slice to the next {change:.0%} of the image changes"
+
+
+def _is_for_slices(settings: ReconSettings) -> bool:
+    """Whether something was chosen that counts by slices."""
+    is_timed = settings.chosen_changes().get("time_limit") is not None
+    named = (settings.preset, settings.weights, settings.in_flight)
+    return is_timed or settings.warm_start or any(one is not None for one in named)
+
+
+def _as_fitted(scan: Scan, settings: ReconSettings) -> Scan:
+    """The slices and the data that the fit will see: what is left out in retrospect must not choose for it."""
+    if isinstance(scan, KSpaceScan):
+        return prepare_kspace(scan, replace(settings, n_coils=None))
+    scan = scan if settings.slices is None else keep_slices(scan, settings.slices)
+    return scan if settings.views is None else keep_views(scan, settings.views)
 
 
 def check_fits(scan: Scan, settings: ReconSettings, device: torch.device = _CPU) -> None:

@@ -205,8 +205,12 @@ def with_preset(scan: Scan, settings: ReconSettings) -> ReconSettings:
         return replace(settings, preset="ct-3d-slices")
     if settings.ndim_for(scan) != 2:
         return settings
-    n_views = scan.n_views if settings.views is None else settings.views
-    return replace(settings, preset="ct-2d-many-views") if n_views >= MANY_VIEWS else settings
+    return replace(settings, preset="ct-2d-many-views") if has_many_views(scan, settings) else settings
+
+
+def has_many_views(scan: ProjectionScan, settings: ReconSettings) -> bool:
+    """Whether so many views are kept that slices of CT have a preset of their own."""
+    return (scan.n_views if settings.views is None else settings.views) >= MANY_VIEWS
 
 
 def prepare(scan: Scan, settings: ReconSettings) -> Scan:

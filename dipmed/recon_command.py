@@ -140,8 +140,7 @@ class ReconRequest:
                 console.print(
                     f"fitting with {self.settings.method}; Ctrl-C keeps the best image so far", soft_wrap=True
                 )
-                if cluster is None:
-                    self._advise(scan, choice)
+                self._advise(scan, choice, cluster)
                 follower = None if self.report is None else Follower()
                 opened = open_trackers(self.log_to, self.settings.method, _warn)
                 with opened as trackers, FitProgress(console) as progress:
@@ -160,11 +159,14 @@ class ReconRequest:
             written.append(self.report)
         return result, written
 
-    def _advise(self, scan: Scan, choice: Choice) -> None:
-        """Say that workers would save time, where they can be had."""
+    def _advise(self, scan: Scan, choice: Choice, cluster: Cluster | None) -> None:
+        """Say that workers would save time, where they can be had, or that one has all the work."""
         from dipmed.mode import workers_worth
 
-        if find_spec("distributed") is not None and self.where().type == "cpu":
+        if cluster is not None:
+            if choice.settings.stacks_slices(scan) and self.settings.mode == "auto":
+                console.print("one network for many slices stays in one process; --mode slice would share them")
+        elif find_spec("distributed") is not None and self.where().type == "cpu":
             n_workers = workers_worth(scan, choice.settings)
             if n_workers > 1:
                 console.print(f"--workers {n_workers} would fit so many slices at a time, and take less time")
@@ -174,9 +176,10 @@ class ReconRequest:
         import torch
 
         from dipmed.manifest import make_manifest
+        from dipmed.mode import with_mode
         from dipmed.prepare import with_preset
 
-        manifest = make_manifest(scan, with_preset(scan, self.settings), torch.device("cpu"))
+        manifest = make_manifest(scan, with_preset(scan, with_mode(scan, self.settings)), torch.device("cpu"))
         chosen = {name: value for name, value in manifest["settings"].items() if name != "device"}
         return {
             "settings": {**chosen, "complex": self.complex_image},

@@ -80,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     scan = make_scan(chosen.slices, chosen.size)
     settings = ReconSettings(
-        undersample="random:R=4,acs=16,seed=0", changes={"iterations": chosen.iterations}, device="cpu"
+        mode="slice", undersample="random:R=4,acs=16,seed=0", changes={"iterations": chosen.iterations}, device="cpu"
     )
     print("| workers | seconds | ratio | of the processor: ours | others | same image |")
     print("|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Time and quality of a volume: slices by single runs, by two processes, each started from the one before; all as one.
+"""Time and quality of a volume: by default, and its slices by single runs, by two processes, each from the one before.
 
 Run as ``DIPMED_DATA=DIR python scripts/benchmark_series.py --json FILE --work FOLDER``. Seconds by the clock, for a
 machine that has nothing else to do, and of the processor, for one that has. One line of JSON a row: rows that the file
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     parser.add_argument("--work", type=Path, required=True, help="folder for simulated scans")
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--levers", default="single,workers", help="of single, workers, warm, 3d")
+    parser.add_argument("--levers", default="single,default,workers", help="of single, default, workers, warm")
     parser.add_argument("--slices", type=int, default=16, help="neighbouring slices; a volume of fewer gives all")
     parser.add_argument("--threads", type=int, default=2, help="of a run, or one for each of so many workers")
     parser.add_argument("--state", default="now", help="name of the code that runs")
@@ -103,10 +103,9 @@ def run(path: Path, lever: str, first: int, end: int, sets: tuple[str, ...], thr
         from dipmed.cluster import local_cluster  # older states have none
 
         with local_cluster(threads) as cluster:
-            result = reconstruct(scan, settings, cluster=cluster)
+            result = reconstruct(scan, replace(settings, mode="slice"), cluster=cluster)
     else:
-        changes: dict[str, dict[str, Any]] = {"warm": {"warm_start": True}, "3d": {"mode": "3d"}}
-        result = reconstruct(scan, replace(settings, **changes.get(lever, {})))
+        result = reconstruct(scan, replace(settings, warm_start=True) if lever == "warm" else settings)
     seconds, of_processor = time.perf_counter() - start, cpu_seconds() - cpu_start
     scores = []
     for number in range(first, end):

@@ -12,6 +12,7 @@ from operators import (
     Grid,
     ParallelBeam,
     SliceProjector,
+    StackedProjector,
     VolumeProjector,
     angles_over,
     block_means,
@@ -97,8 +98,12 @@ def test_parts_of_pixels_find_the_mean_of_what_lies_within_them():
     fine = subdivided(grid, 6)
     y, truth = SliceProjector(fine, beam, weights="strip")(phantom(fine)), block_means(phantom(fine), 6, (1, 2))
     A = SliceProjector(grid, beam)
-    whole, parts = (error(CGTotalVariation(lam=5e-5, subpixels=n)(y, A).image, truth) for n in (1, 2))
-    assert parts < 0.7 * whole
+    for one, data, expected in (
+        (A, y, truth),
+        (StackedProjector(A, 3), y[:, :, None].repeat(1, 1, 3, 1), truth[..., None].repeat(1, 1, 1, 3)),
+    ):
+        whole, parts = (error(CGTotalVariation(lam=5e-5, subpixels=n)(data, one).image, expected) for n in (1, 2))
+        assert parts < 0.7 * whole
 
 
 def test_pixels_stay_whole_where_the_matrices_would_be_large(scan):

@@ -14,7 +14,7 @@ from dipmed.recon import reconstruct
 from dipmed.recon_command import ReconRequest
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
 from dipmed.stacks import jobs_of, n_jobs_of
-from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over
+from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over, make_mask
 
 SMALL = {"iterations": 40, "network": {"channels": (8, 8)}, "inputs": ("zero-filled",), "averaging": 0.9}
 
@@ -120,6 +120,99 @@ def test_what_a_run_notes_as_asked_for_is_what_it_does():
     )
 
 
+def test_auto_joins_slices_that_are_alike_and_says_why():
+    scan, _ = slices_of_ct(10)
+    choice = choose_mode(scan, ReconSettings())
+    assert (choice.settings.mode, choice.settings.preset) == ("3d", "ct-3d-slices")
+    assert choice.reason == "3d: from one slice to the next 13% of the image changes; one network fits all 10 slices"
+    scan, _ = slices_of_mri(8)
+    choice = choose_mode(scan, ReconSettings())
+    assert choice.settings.mode == "3d"
+    assert choice.reason == "3d: from one slice to the next 6% of the image changes; one network fits all 8 slices"
+
+
+def test_auto_leaves_slices_alone_that_are_not_alike():
+    scan, _ = slices_of_mri(8)
+    sign = (-1.0) ** np.arange(8)
+    choice = choose_mode(
+        scan.replace(kspace=scan.kspace * sign[:, None, None, None].astype(np.float32)), ReconSettings()
+    )
+    assert choice.settings.mode == "slice"
+    assert "200% of the image changes; each of 8 is fitted by itself" in choice.reason
+    damaged = scan.kspace.copy()
+    damaged[:, 4] = 0  # as a reader leaves it
+    choice = choose_mode(scan.replace(kspace=damaged), ReconSettings())
+    assert choice.settings.mode == "slice"
+    assert "and one is empty" in choice.reason
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"slices": (1, 8)},
+        {"preset": "ct-2d"},
+        {"method": "dip-vanilla"},
+        {"method": "fbp"},
+        {"warm_start": True},
+        {"in_flight": 2},
+        {"sets": ("time_limit=60",)},
+        {"mode": "slice"},
+    ],
+    ids=str,
+)
+def test_what_is_chosen_for_slices_keeps_them_apart(options):
+    scan, _ = slices_of_ct(10)
+    assert choose_mode(scan, ReconSettings(**options)).settings.mode == "slice"
+
+
+def test_slices_of_many_views_are_fitted_one_by_one():
+    scan, _ = slices_of_ct(10, 8, 60)
+    assert choose_mode(scan, ReconSettings()).settings.preset == "ct-2d-many-views"
+    assert choose_mode(scan, ReconSettings(views=30)).settings.preset == "ct-3d-slices"
+
+
+def test_data_that_are_left_out_do_not_choose():
+    scan, _ = slices_of_ct(10)
+    lines = scan.projections.copy()
+    lines[:, 1::2] *= np.linspace(0, 3, 10, dtype=np.float32)[:, None, None]
+    scan = scan.replace(projections=lines)
+    assert choose_mode(scan, ReconSettings()).settings.mode == "slice"
+    assert choose_mode(scan, ReconSettings(views=8)).settings.mode == "3d"
+    stack, _ = slices_of_mri(8)
+    kspace = stack.kspace.copy()
+    kspace[..., ~make_mask("random:R=2,acs=8,seed=0", (32, 28)).numpy()] = 0
+    kept = stack.replace(kspace=kspace)
+    undersampled = ReconSettings(undersample="random:R=2,acs=8,seed=0")
+    assert choose_mode(stack, undersampled).reason == choose_mode(kept, undersampled).reason
+
+
+def test_alike_slices_that_memory_does_not_hold_become_slabs_then_slices():
+    scan, _ = slices_of_ct(24)
+    whole = memory_needed(scan, ReconSettings(mode="3d", changes={"checkpointing": True}))
+    smallest = memory_needed(scan, ReconSettings(mode="slab", slab=8, changes={"checkpointing": True}))
+    assert smallest < whole
+
+    def within(n_bytes):
+        return choose_mode(scan, ReconSettings(memory_gib=n_bytes / 2**30))
+
+    choice = within((whole + smallest) / 2)
+    assert choice.settings.mode == "slab"
+    assert 8 <= choice.settings.slab < 24
+    choice = within(0.99 * smallest)
+    assert choice.settings.mode == "slice"
+    assert "memory does not hold 8 at a time; each of 24" in choice.reason
+
+
+def test_what_is_noted_as_asked_for_is_the_mode_that_the_data_ask_for():
+    scan, _ = slices_of_ct(10)
+    noted = ReconRequest(Path("scan.h5"), [Path("a.nii.gz")], ReconSettings()).asked(scan)
+    assert noted["settings"]["mode"] == "3d"
+    assert (
+        noted["fit"]["variation_weight"]
+        == choose_mode(scan, ReconSettings()).settings.fit_config("ct", 3).variation_weight
+    )
+
+
 def test_with_less_memory_auto_computes_again_then_makes_slabs_then_slices():
     scan, settings = volume_scan(), ReconSettings()
     whole = memory_needed(scan, ReconSettings(mode="3d"))
@@ -214,6 +307,15 @@ def test_a_stack_holds_what_its_slices_hold():
     assert max(float(job.ray_weights.max()) for job in stacked) == pytest.approx(1)
 
 
+def test_slices_of_a_stack_lie_as_far_apart_as_the_scan_says():
+    scan, _ = slices_of_ct()
+    (job,) = jobs_of(scan, ReconSettings(mode="3d"), torch.device("cpu"))
+    assert job.A.pitch == 1
+    thick = scan.replace(affine=np.diag([0.5, 0.5, 2.0, 1.0]))
+    (job,) = jobs_of(thick, ReconSettings(mode="3d"), torch.device("cpu"))
+    assert job.A.pitch == 4
+
+
 def test_classical_methods_take_stacks_too():
     scan, truth = slices_of_ct()
     for method in ("fbp", "cg-tv"):
@@ -222,3 +324,11 @@ def test_classical_methods_take_stacks_too():
     scan, truth = slices_of_mri()
     for method in ("zero-filled", "tv"):
         assert error(reconstruct(scan, ReconSettings(method=method, mode="3d", device="cpu")).volume.data, truth) < 0.25
+
+
+def test_who_has_workers_is_told_that_one_of_them_has_all_the_slices(capsys):
+    scan, _ = slices_of_ct(10)
+    for mode, is_told in (("auto", True), ("3d", False), ("slice", False)):
+        request = ReconRequest(Path("scan.h5"), [Path("a.nii.gz")], ReconSettings(mode=mode))
+        request._advise(scan, choose_mode(scan, request.settings), cluster=object())
+        assert ("--mode slice would share them" in capsys.readouterr().err) == is_told
