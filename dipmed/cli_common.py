@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dipmed.config import FitConfig
     from dipmed.dip import Uncertainty
     from dipmed.io.image_store import ImageStore
-    from dipmed.prepare import ReconSettings
+    from dipmed.settings import ReconSettings
     from dipmed.weights import PretrainedWeights
 
 console = Console(stderr=True)  # standard output belongs to records

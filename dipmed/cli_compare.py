@@ -94,9 +94,9 @@ def compare(
     from dipmed.display import show_comparison
     from dipmed.io import load
     from dipmed.plot import save_comparison
-    from dipmed.prepare import ReconSettings, check_weights
     from dipmed.record import comparison_record
     from dipmed.report import check_page, comparison_page, save_page
+    from dipmed.settings import ReconSettings, check_weights
 
     names = split_names(methods)
     settings = ReconSettings(

@@ -146,7 +146,7 @@ def recon_request(
     force: ForceOption = False,
 ) -> ReconRequest:
     """Reconstruct an image from k-space or projections, stopped by the scan itself."""
-    from dipmed.prepare import ReconSettings
+    from dipmed.settings import ReconSettings
 
     return ReconRequest(
         file=file,

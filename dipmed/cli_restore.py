@@ -87,10 +87,10 @@ def restore(
     from dipmed.io.images import save_image
     from dipmed.io.source_volume import read_holes, read_source_volume
     from dipmed.outputs import check_outputs, find_source, restored_details
-    from dipmed.prepare import ReconSettings
     from dipmed.record import restore_record
     from dipmed.restore import RestoreSettings
     from dipmed.restore import restore as restore_volume
+    from dipmed.settings import ReconSettings
 
     if mode not in ("slice", "3d"):
         raise DipmedError(f"--mode is slice or 3d, got {mode!r}")

@@ -19,9 +19,9 @@ from dipmed.allocation import keep_freed_memory
 from dipmed.devices import resolve_device
 from dipmed.dip import Progress, ProgressCallback
 from dipmed.jobs import Job
-from dipmed.prepare import ReconSettings
 from dipmed.run_job import run_direct, run_or_fill
 from dipmed.scan import DipmedError, Reconstruction
+from dipmed.settings import ReconSettings
 from operators import LinearOperator, SliceProjector, VolumeProjector
 
 GPU = "GPU"

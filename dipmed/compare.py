@@ -24,9 +24,10 @@ from dipmed.io.images import load_image
 from dipmed.jobs import Job, jobs
 from dipmed.methods import Method, find_method
 from dipmed.mode import check_fits
-from dipmed.prepare import ReconSettings, check_weights, prepare, prepare_kspace, with_preset
+from dipmed.prepare import prepare, prepare_kspace
 from dipmed.run_job import run_job
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Reconstruction, Scan, ShapeError
+from dipmed.settings import ReconSettings, check_weights, with_preset
 from operators import (
     NonCartesianMRI,
     SliceProjector,

@@ -19,8 +19,8 @@ from dipmed.dip import Progress
 from dipmed.jobs import Job
 from dipmed.listener import Listener
 from dipmed.places import Places, places_of
-from dipmed.prepare import ReconSettings
 from dipmed.scan import Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from dipmed.stacks import n_jobs_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"

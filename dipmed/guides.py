@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from dipmed.io.images import load_image
 from dipmed.methods import Method
 from dipmed.patient import default_affine, picture_affine
-from dipmed.prepare import ReconSettings
 from dipmed.scan import DipmedError, GeometryError, KSpaceScan, Scan, ShapeError
+from dipmed.settings import ReconSettings
 
 _OPTION = "--reference-image"
 

@@ -24,8 +24,9 @@ from dipmed.calib.projections import ray_weights
 from dipmed.calib.trajectory import central_kspace
 from dipmed.io.arrays import load_maps
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings, join_frames, sampled_mask
+from dipmed.prepare import join_frames, sampled_mask
 from dipmed.scan import Complex64, DipmedError, KSpaceScan, ProjectionScan, Scan, ShapeError
+from dipmed.settings import ReconSettings
 from operators import (
     CartesianMRI,
     Frames,

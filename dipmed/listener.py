@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from dipmed.dip import Progress
 from dipmed.jobs import Job
-from dipmed.prepare import ReconSettings
 from dipmed.scan import Reconstruction, Scan
+from dipmed.settings import ReconSettings
 
 
 class Listener:

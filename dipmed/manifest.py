@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 import dipmed
 from dipmed.calib.coils import MAP_METHODS, CoilMaps
 from dipmed.config import FitConfig
-from dipmed.prepare import ReconSettings
 from dipmed.scan import ImageVolume, Scan
+from dipmed.settings import ReconSettings
 
 _APART = ("changes", "sets", "preset", "weights", "mask", "maps", "reference_image", "device", "memory_gib")
 """Settings that are told of by what they come to: the settings of the fit, and the contents of files."""

@@ -13,8 +13,9 @@ from dipmed.dip import n_fits
 from dipmed.dip.precision import uses_bfloat16
 from dipmed.memory import available_memory, check_memory, holds, kspace_memory, projection_memory
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings, has_many_views, prepare_kspace, with_preset
+from dipmed.prepare import prepare_kspace
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan, Scan
+from dipmed.settings import ReconSettings, has_many_views, with_preset
 from dipmed.slabs import SMALLEST, slab_ranges
 
 MODES = ("auto", "slice", "slab", "3d")

@@ -11,9 +11,9 @@ from dipmed.io.dicom_study import Study, new_study, study_of
 from dipmed.io.dicom_writer import check_details
 from dipmed.io.images import check_output, is_dicom, is_series, save_image, std_path
 from dipmed.io.source_volume import SourceVolume
-from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
 from dipmed.scan import DipmedError, KSpaceScan, Scan, SequenceFigures
+from dipmed.settings import ReconSettings
 
 
 def check_outputs(paths: Sequence[Path], *, with_std: bool, force: bool) -> None:

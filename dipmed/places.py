@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dipmed.jobs import n_frames
-from dipmed.prepare import ReconSettings
 from dipmed.scan import Scan
+from dipmed.settings import ReconSettings
 from dipmed.slabs import Range
 from dipmed.stacks import stacks_of
 

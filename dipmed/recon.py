@@ -23,10 +23,11 @@ from dipmed.manifest import make_manifest
 from dipmed.methods import find_method
 from dipmed.mode import Choice, choose_mode
 from dipmed.places import places_of
-from dipmed.prepare import ReconSettings, check_weights, prepare
+from dipmed.prepare import prepare
 from dipmed.run_job import DIRECT, by_frame, run_direct, run_or_fill
 from dipmed.run_together import ALONE, make_plan, run_together
 from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, Scan
+from dipmed.settings import ReconSettings, check_weights
 from dipmed.stacks import jobs_of, n_jobs_of, stacks_of
 
 ONE_AFTER_THE_OTHER = (

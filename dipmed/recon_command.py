@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from dipmed.cluster import Cluster
     from dipmed.io.dicom_study import Study
     from dipmed.mode import Choice
-    from dipmed.prepare import ReconSettings
     from dipmed.recon import ScanResult
     from dipmed.scan import Scan
+    from dipmed.settings import ReconSettings
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class ReconRequest:
         """
         from dipmed.io.image_store import check_unfinished
         from dipmed.outputs import check_outputs, find_study
-        from dipmed.prepare import check_weights
         from dipmed.report import check_page
+        from dipmed.settings import check_weights
         from dipmed.tracking import check_targets
 
         check_settings(self.settings)
@@ -177,7 +177,7 @@ class ReconRequest:
 
         from dipmed.manifest import make_manifest
         from dipmed.mode import with_mode
-        from dipmed.prepare import with_preset
+        from dipmed.settings import with_preset
 
         manifest = make_manifest(scan, with_preset(scan, with_mode(scan, self.settings)), torch.device("cpu"))
         chosen = {name: value for name, value in manifest["settings"].items() if name != "device"}

@@ -16,10 +16,10 @@ from dipmed.compare import Comparison
 from dipmed.config import PRESETS
 from dipmed.dip import RULES
 from dipmed.methods import METHODS, find_method
-from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
 from dipmed.restore import Restoration, RestoreSettings
 from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from dipmed.simulate import Simulation
 from dipmed.weights import PretrainedWeights
 

@@ -21,9 +21,9 @@ from dipmed.io.image_store import ImageStore
 from dipmed.io.source_volume import SourceVolume
 from dipmed.manifest import image_manifest
 from dipmed.memory import check_memory, image_memory
-from dipmed.prepare import ReconSettings
 from dipmed.run_job import as_status
 from dipmed.scan import DipmedError, DivergedError, ImageVolume, Reconstruction, StopReason
+from dipmed.settings import ReconSettings
 from dipmed.simulate.volume import from_slice, voxel_sizes
 from dipmed.solvers import total_variation_image
 from operators import Identity, ImageMask, norm_bound

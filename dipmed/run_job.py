@@ -13,8 +13,8 @@ from dipmed.ct_baselines import has_back_projection
 from dipmed.dip import DeepImagePrior, Observer, ProgressCallback
 from dipmed.jobs import Job
 from dipmed.methods import find_method, make_reconstructor
-from dipmed.prepare import ReconSettings
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, StopReason
+from dipmed.settings import ReconSettings
 from operators import Frames, LinearOperator, MRIOperator, Projector, Series
 
 DIRECT = {"mri": "zero-filled", "ct": "fbp"}

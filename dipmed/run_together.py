@@ -13,9 +13,9 @@ from dipmed.jobs import Job
 from dipmed.memory import holds
 from dipmed.methods import find_method
 from dipmed.mode import memory_limit, memory_needed
-from dipmed.prepare import ReconSettings
 from dipmed.run_job import FULL, as_status, make_fit, rescue, run_direct, sees_nothing
 from dipmed.scan import DipmedError, DivergedError, Reconstruction, Scan
+from dipmed.settings import ReconSettings
 
 _MOST = 16
 """Slices that a GPU is given at a time where nobody says how many; not measured."""

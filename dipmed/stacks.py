@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dipmed.calib.coils import CoilMaps
 from dipmed.jobs import Job, jobs, n_frames, n_jobs
-from dipmed.prepare import ReconSettings
 from dipmed.scan import DipmedError, Scan
+from dipmed.settings import ReconSettings
 from dipmed.slabs import Range, slab_ranges
 from operators import MRIOperator, SliceProjector, Slices, StackedProjector
 

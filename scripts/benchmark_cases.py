@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dipmed.compare import find_reference
 from dipmed.io import load, save_image
 from dipmed.jobs import Job, jobs
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.scan import ImageVolume, KSpaceScan, Scan
+from dipmed.settings import ReconSettings
 from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, simulate
 
 PHOTONS = 1e5

@@ -21,9 +21,9 @@ import torch
 
 from dipmed.cluster import Cluster, local_cluster
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import KSpaceScan
+from dipmed.settings import ReconSettings
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from dipmed.ct_baselines import SIRT, CGTotalVariation, FilteredBackProjection, 
 from dipmed.evaluate import score
 from dipmed.io import load, save_image
 from dipmed.jobs import jobs
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.scan import ImageVolume, Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from dipmed.simulate import ProjectionSettings, read_volume, save_simulation, simulate
 from operators.fbp import Filter
 

@@ -26,9 +26,9 @@ import torch
 from dipmed.cluster import local_cluster
 from dipmed.dip.precision import fast_cpu_instructions
 from dipmed.mode import memory_needed
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import KSpaceScan, ProjectionScan, Scan
+from dipmed.settings import ReconSettings
 from operators import ConeBeam, Grid, ParallelBeam, angles_over
 
 ITERATIONS = 2

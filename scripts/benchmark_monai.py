@@ -19,8 +19,8 @@ from monai.transforms import Compose
 
 from dipmed.io import load, save_ismrmrd
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
+from dipmed.settings import ReconSettings
 from dipmed.transforms import AdjointReconstructd, DIPReconstructd, EstimateCoilMapsd, LoadScand, Reconstructd
 
 SHAPE, N_COILS = (192, 192), 8

@@ -35,9 +35,10 @@ from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.io import load
 from dipmed.jobs import Job, jobs
-from dipmed.prepare import ReconSettings, prepare_kspace
+from dipmed.prepare import prepare_kspace
 from dipmed.record import versions
 from dipmed.scan import KSpaceScan
+from dipmed.settings import ReconSettings
 from operators import CartesianMRI, NonCartesianMRI
 
 CASES = {

@@ -27,9 +27,9 @@ from torch import Tensor
 from dipmed.image_pieces import Task, pieces
 from dipmed.io.images import load_image
 from dipmed.io.source_volume import SourceVolume
-from dipmed.prepare import ReconSettings
 from dipmed.restore import RestoreSettings, restore
 from dipmed.scan import ImageVolume
+from dipmed.settings import ReconSettings
 from dipmed.solvers import total_variation_image
 from operators import norm_bound
 

@@ -22,8 +22,8 @@ import torch
 from dipmed.compare import find_reference
 from dipmed.evaluate import score
 from dipmed.io import load
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
+from dipmed.settings import ReconSettings
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, read_volume, reference_path, save_simulation, simulate
 
 

@@ -26,8 +26,9 @@ from dipmed.ct_baselines import CGTotalVariation
 from dipmed.dip import DeepImagePrior
 from dipmed.io import load
 from dipmed.jobs import jobs
-from dipmed.prepare import ReconSettings, prepare, with_preset
+from dipmed.prepare import prepare
 from dipmed.scan import Scan
+from dipmed.settings import ReconSettings, with_preset
 from operators import SliceProjector, through_parts
 
 WEIGHTS = (3e-5, 6e-5, 1.2e-4, 2.4e-4, 4.8e-4)

@@ -22,7 +22,7 @@ from benchmark_cases import prepare_case
 from dipmed import solvers
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.evaluate import score
-from dipmed.prepare import with_preset
+from dipmed.settings import with_preset
 from operators import block_means, through_parts
 
 

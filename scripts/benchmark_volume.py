@@ -27,8 +27,9 @@ from dipmed.baselines import TotalVariation
 from dipmed.calib.neighbours import slice_change
 from dipmed.ct_baselines import CGTotalVariation
 from dipmed.evaluate import score
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
+from dipmed.settings import ReconSettings
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, Settings, Simulation, read_volume, simulate
 from dipmed.stacks import jobs_of
 

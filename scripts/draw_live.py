@@ -13,8 +13,8 @@ from rich.console import Console
 from dipmed.dip import Progress
 from dipmed.fit_progress import FitProgress
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
+from dipmed.settings import ReconSettings
 
 FIT = ReconSettings(
     device="cpu",

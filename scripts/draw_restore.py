@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dipmed.io.source_volume import SourceVolume
-from dipmed.prepare import ReconSettings
 from dipmed.restore import RestoreSettings, restore
+from dipmed.settings import ReconSettings
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "img" / "restore.png"
 WINDOW = {"vmin": -250.0, "vmax": 350.0}

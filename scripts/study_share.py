@@ -24,7 +24,7 @@ from dipmed.dip import DeepImagePrior
 from dipmed.dip.fit import Fit
 from dipmed.dip.methods.plain import Default
 from dipmed.evaluate import score
-from dipmed.prepare import with_preset
+from dipmed.settings import with_preset
 from operators import block_means
 
 SHARES = (0.0, 0.2, 0.3, 0.4, 0.6, 1.0)

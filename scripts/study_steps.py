@@ -31,8 +31,9 @@ from dipmed.dip.fit import Fit
 from dipmed.dip.methods import FIT_METHODS, FitMethod
 from dipmed.evaluate import score
 from dipmed.jobs import Job, jobs
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.scan import DivergedError
+from dipmed.settings import ReconSettings
 
 GAINS = (0.25, 1.0, 4.0)
 RATES = {"muon": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), "adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}

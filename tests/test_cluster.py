@@ -10,9 +10,9 @@ import torch
 
 from dipmed.cluster import connect, find_cluster, local_cluster
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, ImageVolume
+from dipmed.settings import ReconSettings
 from dipmed.simulate import ProjectionSettings, simulate
 
 pytest.importorskip("distributed")

@@ -12,9 +12,10 @@ from rich.console import Console
 from dipmed.dip import Progress
 from dipmed.fit_progress import FitProgress, curve
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import Reconstruction, StopReason
+from dipmed.settings import ReconSettings
 
 FIT = ReconSettings(device="cpu", sets=("network.channels=8,8",), changes={"iterations": 20}, slices=(5, 8))
 STOP = StopReason("held-out", 410, "no better image for [200] iterations")

@@ -10,9 +10,10 @@ from dipmed.guides import check_guide, load_guides
 from dipmed.io import save_image
 from dipmed.methods import find_method
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, GeometryError, ImageVolume, ShapeError
+from dipmed.settings import ReconSettings
 
 SMALL = ("network.channels=8,8", "network.skip_channels=4", "iterations=3", "stop=budget")
 

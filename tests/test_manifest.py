@@ -8,7 +8,7 @@ import torch
 
 from dipmed.manifest import checksum, make_manifest
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
+from dipmed.settings import ReconSettings
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from dipmed.compare import compare
 from dipmed.config import find_preset
 from dipmed.mode import memory_needed
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from dipmed.settings import ReconSettings
 from operators import FanBeam, Grid, angles_over, can_be_divided
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
@@ -24,7 +24,7 @@ import sys
 import numpy as np
 import sigpy.app
 from dipmed.memory import kspace_memory
-from dipmed.prepare import ReconSettings
+from dipmed.settings import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import KSpaceScan
 

@@ -9,10 +9,11 @@ import torch
 from dipmed.compare import compare
 from dipmed.mode import choose_mode, memory_needed, workers_worth
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.recon_command import ReconRequest
 from dipmed.scan import DipmedError, KSpaceScan, ProjectionScan
+from dipmed.settings import ReconSettings
 from dipmed.stacks import jobs_of, n_jobs_of
 from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, StackedProjector, angles_over, make_mask
 

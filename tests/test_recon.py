@@ -7,9 +7,10 @@ import torch
 from dipmed.compare import compare
 from dipmed.jobs import jobs
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, join_frames, prepare
+from dipmed.prepare import join_frames, prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.settings import ReconSettings
 from operators import NonUniformFourier, radial
 
 MATRIX = (48, 40)

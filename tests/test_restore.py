@@ -9,9 +9,9 @@ from dipmed import restore as restoring
 from dipmed.calib.image_noise import image_noise_level
 from dipmed.image_pieces import Task
 from dipmed.io.source_volume import SourceVolume
-from dipmed.prepare import ReconSettings
 from dipmed.restore import RestoreSettings, restore
 from dipmed.scan import DipmedError, DivergedError, ImageVolume
+from dipmed.settings import ReconSettings
 
 SETTINGS = RestoreSettings(
     Task("denoise"),

@@ -11,10 +11,11 @@ from dipmed.dip.fit import Fit
 from dipmed.io.image_store import open_store
 from dipmed.jobs import jobs
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.run_job import run_or_fill
 from dipmed.scan import DipmedError, DivergedError, ProjectionScan
+from dipmed.settings import ReconSettings
 from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, VolumeProjector, angles_over
 
 TINY = ("network.channels=4,4", "network.skip_channels=2", "network.up_channels=4", "inputs=noise")

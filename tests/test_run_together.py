@@ -13,10 +13,10 @@ from dipmed.dip.fit import Fit
 from dipmed.io.image_store import open_store
 from dipmed.mode import memory_needed
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.run_together import make_plan
 from dipmed.scan import DipmedError
+from dipmed.settings import ReconSettings
 
 TINY = ("network.channels=8,8", "network.skip_channels=4", "network.up_channels=4", "inputs=zero-filled", "rate=1e-3")
 SETTINGS = ReconSettings(

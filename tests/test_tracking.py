@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError
+from dipmed.settings import ReconSettings
 from dipmed.tracking import check_targets, open_trackers
 from dipmed.tracking.base import Tracker
 

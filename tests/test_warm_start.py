@@ -8,10 +8,10 @@ import pytest
 from dipmed.dip import Uncertainty
 from dipmed.io.image_store import open_store
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.record import recon_record
 from dipmed.scan import DipmedError
+from dipmed.settings import ReconSettings
 
 TINY = ("network.channels=4,4", "network.skip_channels=2", "network.up_channels=4", "inputs=noise", "warm_share=0.5")
 COLD = ReconSettings(changes={"iterations": 20}, sets=TINY, undersample="random:R=2,acs=12,seed=0", device="cpu")

@@ -10,10 +10,10 @@ from dipmed.compare import compare
 from dipmed.config import NetworkConfig
 from dipmed.io.weights_file import load_weights
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, check_weights
 from dipmed.recon import reconstruct
 from dipmed.record import recon_record
 from dipmed.scan import DipmedError
+from dipmed.settings import ReconSettings, check_weights
 from dipmed.weights import PretrainedWeights
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "pretrain.py"

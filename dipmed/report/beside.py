@@ -14,9 +14,9 @@ from dipmed.ct_baselines import FilteredBackProjection, LeastSquares, has_back_p
 from dipmed.jobs import Job
 from dipmed.listener import Listener
 from dipmed.places import Places, places_of
-from dipmed.prepare import ReconSettings
 from dipmed.run_job import sees_nothing
 from dipmed.scan import DivergedError, ImageVolume, Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from dipmed.stacks import jobs_of, stacks_of
 from operators import Frames, LinearOperator, Projector, combine_sets
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from dipmed.io.dicom_study import Study
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings
 from dipmed.recon import ScanResult
 from dipmed.report.beside import Beside, Follower
 from dipmed.report.caveats import caveats_of
@@ -18,6 +17,7 @@ from dipmed.report.page import Page, Table, table
 from dipmed.report.sampling import sampling_of
 from dipmed.report.viewer import Layer, Viewer, pack
 from dipmed.scan import Scan
+from dipmed.settings import ReconSettings
 
 _SHOWN_ELSEWHERE = (
     *("images", "stop", "iterations", "seconds", "peak_memory_mib", "device", "image", "unit"),

@@ -18,8 +18,8 @@ from dipmed.jobs import Job
 from dipmed.listener import Listener
 from dipmed.patient import picture_axes
 from dipmed.places import Places, places_of
-from dipmed.prepare import ReconSettings
 from dipmed.scan import Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from operators import combine_sets
 
 Picture = NDArray[np.uint8]

@@ -24,8 +24,9 @@ from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_writer import check_details
 from dipmed.jobs import jobs
 from dipmed.outputs import check_outputs, find_study
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.scan import DipmedError, KSpaceScan, Scan
+from dipmed.settings import ReconSettings
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, simulate
 from dipmed.transforms.tensors import (
     kspace_of,

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dipmed.devices import resolve_device
 from dipmed.jobs import jobs
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import ImageVolume, KSpaceScan, Reconstruction, Scan
+from dipmed.settings import ReconSettings
 from dipmed.transforms.tensors import kspace_of, maps_from_tensor, origin_of, scan_from_tensor, traced, volume_to_tensor
 
 
@@ -29,7 +30,7 @@ class Reconstruct(TraceableTransform):
     keep_complex
         Give a complex image where the scan gives one, rather than its magnitude.
     settings
-        Further fields of `dipmed.prepare.ReconSettings`, such as ``preset``, ``device``, ``sets`` or ``hounsfield``;
+        Further fields of `dipmed.settings.ReconSettings`, such as ``preset``, ``device``, ``sets`` or ``hounsfield``;
         those of `dipmed.config.FitConfig`, such as ``iterations`` or ``stop``, replace the preset's.
     """
 

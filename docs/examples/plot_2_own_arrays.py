@@ -16,9 +16,9 @@ from dipmed.config import NetworkConfig
 from dipmed.io import load_image, save_image
 from dipmed.patient import default_affine
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import KSpaceScan
+from dipmed.settings import ReconSettings
 
 # %%
 # Here the array comes from a simulation, with every third line missing outside of the centre.

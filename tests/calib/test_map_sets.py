@@ -12,9 +12,9 @@ from dipmed.config import NetworkConfig, find_preset
 from dipmed.dip import DeepImagePrior
 from dipmed.evaluate import reference_image, score
 from dipmed.phantom import Ellipse, brain_phantom_scan, coil_weights, sample_shifted_transforms
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.settings import ReconSettings
 from operators import CartesianMRI, NonCartesianMRI, NonUniformFourier, combine_sets, dot_test, make_mask, normal_test
 from operators.fourier import centred_ifft
 

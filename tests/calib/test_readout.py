@@ -7,9 +7,10 @@ import torch
 from dipmed.calib.readout import split_readout
 from dipmed.compare import compare
 from dipmed.io import load
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.settings import ReconSettings
 from operators.fourier import centred_fft, centred_ifft
 
 SHAPE = (20, 28, 24)

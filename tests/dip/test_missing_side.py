@@ -14,8 +14,9 @@ from dipmed.dip.phase import low_resolution_image
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings, prepare
+from dipmed.prepare import prepare
 from dipmed.scan import DipmedError
+from dipmed.settings import ReconSettings
 from operators import CartesianMRI, centred_fft, make_mask
 from operators.sampling import inside_ellipse
 

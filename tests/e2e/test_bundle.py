@@ -9,8 +9,8 @@ from monai.bundle import verify_metadata
 
 from dipmed.bundle import SCHEMA
 from dipmed.io import load, load_image
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
+from dipmed.settings import ReconSettings
 
 REQUIRED = (
     *("version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "changelog"),

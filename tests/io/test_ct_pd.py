@@ -17,10 +17,10 @@ from dipmed.calib.projections import resample_grid
 from dipmed.ct_baselines import SIRT
 from dipmed.io import load
 from dipmed.io.sniff import sniff
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.record import scan_record
 from dipmed.scan import FormatError, GeometryError, ShapeError
+from dipmed.settings import ReconSettings
 from operators import ConeBeam, FanBeam, VolumeProjector, filtered_back_projection
 
 RADIUS, DISTANCE = 300.0, 500.0

@@ -9,9 +9,9 @@ import torch
 
 from dipmed.calib.projections import centre_rotation
 from dipmed.io import load
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import FormatError, GeometryError, ShapeError
+from dipmed.settings import ReconSettings
 from operators import Grid, ParallelBeam, angles_over, filtered_back_projection
 
 N_VIEWS, N_ROWS, N_COLUMNS = 60, 2, 96

@@ -27,9 +27,9 @@ from dipmed.io.dicom_modules import DicomDetails
 from dipmed.io.dicom_study import new_study, study_of
 from dipmed.io.images import save_image
 from dipmed.patient import MrdGeometry, affine_from_mrd, affine_in_gantry, directions_from_quaternion
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import ImageVolume, KSpaceScan, SequenceFigures
+from dipmed.settings import ReconSettings
 from operators.fourier import centred_fft
 
 pytestmark = pytest.mark.reference

@@ -20,9 +20,9 @@ from dipmed.ct_baselines import CT_BASELINES
 from dipmed.evaluate import score
 from dipmed.io import load, load_image
 from dipmed.io.dicom_series import read_series
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, ShapeError
+from dipmed.settings import ReconSettings
 from dipmed.transforms import (
     AdjointReconstructd,
     CGLeastSquaresd,

@@ -14,8 +14,8 @@ from dipmed.compare import compare, find_reference
 from dipmed.dip.methods import FIT_METHODS
 from dipmed.io import load, save_image
 from dipmed.methods import find_method
-from dipmed.prepare import ReconSettings
 from dipmed.scan import ImageVolume
+from dipmed.settings import ReconSettings
 
 BRAIN = (128, 104)
 SMALL_NETWORK = ("network.channels=24,24,24", "network.skip_channels=8", "network.up_channels=16")

@@ -9,9 +9,9 @@ from dipmed.config import FitConfig
 from dipmed.dip import DeepImagePrior
 from dipmed.dip.methods.time_dependent import TimeDependent
 from dipmed.phantom import brain_phantom_scan
-from dipmed.prepare import ReconSettings
 from dipmed.recon import reconstruct
 from dipmed.scan import DipmedError, KSpaceScan
+from dipmed.settings import ReconSettings
 from operators import CartesianMRI, Frames, NonCartesianMRI, NonUniformFourier, make_mask, radial
 
 CONFIG = TimeDependent.configure(FitConfig(), "mri").replace(adam_rate=5e-3)
