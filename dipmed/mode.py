@@ -20,7 +20,7 @@ from dipmed.slabs import SMALLEST, slab_ranges
 
 MODES = ("auto", "slice", "slab", "3d")
 
-ALIKE = {"mri": 0.14, "ct": 0.2}
+ALIKE = {"mri": 0.15, "ct": 0.25}
 """Largest change from slice to slice, see `slice_change`, up to which one network for all was as good as one for each
 (`scripts/benchmark_volume.py`)."""
 
@@ -150,10 +150,10 @@ def _is_alike(scan: Scan, settings: ReconSettings) -> tuple[bool, str]:
 
 
 def _is_for_slices(settings: ReconSettings) -> bool:
-    """Whether something was chosen that counts by slices."""
+    """Whether something was chosen that counts by slices, or is not known of stacks: a second set of maps."""
     is_timed = settings.chosen_changes().get("time_limit") is not None
     named = (settings.preset, settings.weights, settings.in_flight)
-    return is_timed or settings.warm_start or any(one is not None for one in named)
+    return is_timed or settings.warm_start or settings.map_sets > 1 or any(one is not None for one in named)
 
 
 def _as_fitted(scan: Scan, settings: ReconSettings) -> Scan:

@@ -23,8 +23,12 @@ from dipmed.compare import find_reference
 from dipmed.evaluate import score
 from dipmed.io import load
 from dipmed.recon import reconstruct
-from dipmed.settings import ReconSettings
 from dipmed.simulate import KSpaceSettings, ProjectionSettings, read_volume, reference_path, save_simulation, simulate
+
+try:
+    from dipmed.settings import ReconSettings
+except ModuleNotFoundError:  # an older state
+    from dipmed.prepare import ReconSettings
 
 
 @dataclass(frozen=True)

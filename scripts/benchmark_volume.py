@@ -83,8 +83,8 @@ WAYS: dict[str, dict[str, Any]] = {
 """By networks, and by total variation alone."""
 
 TOTAL_VARIATION: dict[str, tuple[Any, tuple[float, ...]]] = {
-    "ct": (CGTotalVariation, (3e-5, 6e-5, 1e-4, 2e-4, 4e-4)),
-    "mri": (TotalVariation, (1e-3, 2e-3, 5e-3, 1e-2, 2e-2)),
+    "ct": (CGTotalVariation, (1e-5, 3e-5, 6e-5, 1e-4, 2e-4, 4e-4)),
+    "mri": (TotalVariation, (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)),
 }
 """Of each modality, with weights of which the best counts: by the truth in hand, which no user has."""
 

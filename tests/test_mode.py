@@ -158,11 +158,12 @@ def test_auto_leaves_slices_alone_that_are_not_alike():
         {"in_flight": 2},
         {"sets": ("time_limit=60",)},
         {"mode": "slice"},
+        {"map_sets": 2},
     ],
     ids=str,
 )
 def test_what_is_chosen_for_slices_keeps_them_apart(options):
-    scan, _ = slices_of_ct(10)
+    scan = slices_of_mri(10)[0] if "map_sets" in options else slices_of_ct(10)[0]
     assert choose_mode(scan, ReconSettings(**options)).settings.mode == "slice"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dipmed.io.projection_file import save_projections
 from dipmed.scan import ProjectionScan
-from operators import ConeBeam, Grid, VolumeProjector, angles_over
+from operators import ConeBeam, Grid, ParallelBeam, SliceProjector, VolumeProjector, angles_over
 
 GRID = Grid((20, 20, 16), (1.5, 1.5, 2.0), (0.0, 0.0, 1.0))
 AFFINE = np.array([[-1.5, 0, 0, 14], [0, -1.5, 0, 13], [0, 0, 2.0, -30], [0, 0, 0, 1.0]])
@@ -92,3 +92,22 @@ def test_compare_scores_volumes(run_cli, cone, tmp_path):
     rows = {row["method"]: row for row in json.loads(done.out)["rows"]}
     assert rows["fbp"]["psnr"] < rows["cg-tv"]["psnr"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stack_of_alike_slices_is_one_volume_unless_told_otherwise(run_cli, tmp_path):
+    grid, beam = Grid((20, 20), (1.5, 1.5)), ParallelBeam(angles_over(16, math.pi), 34, 1.5)
+    x, y = torch.meshgrid(*[torch.from_numpy(grid.coordinates(axis)).float() for axis in range(2)], indexing="ij")
+    images = torch.stack([0.02 * ((x - 0.2 * z) ** 2 + y**2 < 100).float() for z in range(8)])
+    lines = torch.stack([SliceProjector(grid, beam)(image[None])[0] for image in images]).numpy()
+    save_projections(ProjectionScan(lines, beam, grid, np.diag([1.5, 1.5, 3.0, 1.0]), "test"), tmp_path / "scan.h5")
+    found = {}
+    for mode in ("auto", "slice"):
+        out, record = tmp_path / f"{mode}.nii", tmp_path / f"{mode}.json"
+        done = run_cli("recon", tmp_path / "scan.h5", "-o", out, "--json", record, "--mode", mode, "--iterations", 30)
+        assert done.code == 0, done.err
+        found[mode] = json.loads(record.read_text())
+        assert error(nib.load(out).get_fdata(), images.permute(1, 2, 0).numpy()) < 0.3
+    assert found["auto"]["mode"]["name"] == found["auto"]["asked"]["settings"]["mode"] == "3d"
+    assert found["auto"]["preset"] == "ct-3d-slices"
+    assert "of the image changes; one network fits all 8 slices" in found["auto"]["mode"]["reason"]
+    assert [len(found[mode]["images"]) for mode in ("auto", "slice")] == [1, 8]
