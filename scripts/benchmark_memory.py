@@ -1,10 +1,10 @@
-"""Most memory that fits of volumes take, and slices on several workers, predicted before the start and measured.
+"""Most memory that fits of volumes take, slices in flight and slices on several workers, predicted and measured.
 
-Run as ``python scripts/benchmark_memory.py [--cases mri,stack,cone,workers] [--json FILE]`` on Linux. Each row is a
-process of its own that fits a simulated volume for a few iterations, with and without checkpointing, in float32 and,
-where the processor has instructions for it, in bfloat16. What is counted is by how much the process grows from where
-the scan lies in memory to its peak; maps and the steps of the fit are among it. Of workers it is the growth of all
-processes together, pages that they share counted once, from where they lie ready.
+Run as ``python scripts/benchmark_memory.py [--cases mri,stack,cone,flight,workers] [--json FILE]`` on Linux. Each row
+is a process of its own that fits a simulated volume for a few iterations, with and without checkpointing, in float32
+and, where the processor has instructions for it, in bfloat16. What is counted is by how much the process grows from
+where the scan lies in memory to its peak; maps and the steps of the fit are among it. Of workers it is the growth of
+all processes together, pages that they share counted once, from where they lie ready.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ CASES = {
 }
 
 N_WORKERS = (1, 2)
+N_IN_FLIGHT = (1, 2, 4, 8)
 SLICE = (256, 256)
 SLICES_EACH = 2
 _LOOK_S = 0.05
@@ -50,13 +51,14 @@ _LOOK_S = 0.05
 def main() -> None:
     """Print a row for each case, and write them where ``--json`` says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default=",".join((*CASES, "workers")))
+    parser.add_argument("--cases", default=",".join((*CASES, "flight", "workers")))
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--one", help="measure one case in this process, as JSON")
     settings = parser.parse_args()
     if settings.one:
         case = json.loads(settings.one)
-        print(json.dumps(measure_workers(**case) if "n_workers" in case else measure(**case)))
+        kinds = {"n_workers": measure_workers, "in_flight": measure_in_flight, "kind": measure}
+        print(json.dumps(next(kinds[key] for key in kinds if key in case)(**case)))
         return
     rows = []
     for case in [case for kind in settings.cases.split(",") for case in cases_of(kind)]:
@@ -72,6 +74,8 @@ def cases_of(kind: str) -> list[dict[str, Any]]:
     """What is measured of one kind, each for a process of its own."""
     if kind == "workers":
         return [{"n_workers": n} for n in N_WORKERS]
+    if kind == "flight":
+        return [{"in_flight": n} for n in N_IN_FLIGHT]
     precisions = ("off", "on") if fast_cpu_instructions() else ("off",)
     return [
         {"kind": kind, "shape": shape, "precision": precision, "checkpointing": checkpointing}
@@ -102,6 +106,18 @@ def measure_workers(n_workers: int) -> dict[str, Any]:
         watcher.join()
     predicted = n_workers * memory_needed(repeated(scan, 1), replace(settings, mode="slice"))
     return {"predicted": predicted, "measured": peak[0] - before, "at_rest": before}
+
+
+def measure_in_flight(in_flight: int) -> dict[str, Any]:
+    """Fit slices as one program in this process, so many at a time, and compare its growth with the estimate."""
+    changes = {"iterations": ITERATIONS, "inputs": ("zero-filled", "zero-filled")}
+    settings = ReconSettings(changes=changes, device="cpu", mode="slice", in_flight=in_flight)
+    first, scan = (repeated(make_scan("mri", shape), N_IN_FLIGHT[-1]) for shape in ((32, 32), SLICE))
+    reconstruct(first, settings)  # so that all is loaded
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = held("VmRSS")
+    reconstruct(scan, settings)
+    return {"predicted": memory_needed(scan, settings, in_flight=in_flight), "measured": held("VmHWM") - before}
 
 
 def repeated(scan: KSpaceScan, n_slices: int) -> KSpaceScan:
@@ -171,6 +187,8 @@ def line(row: dict[str, Any]) -> str:
     if "n_workers" in row:
         figures = (row["predicted"], row["measured"], row["at_rest"])
         return f"| {row['n_workers']} | " + " | ".join(f"{figure / 2**20:.0f}" for figure in figures) + " |"
+    if "in_flight" in row:
+        return f"| {row['in_flight']} | {row['predicted'] / 2**20:.0f} | {row['measured'] / 2**20:.0f} |"
     sizes = " x ".join(map(str, row["shape"]))
     precision = "bfloat16" if row["precision"] == "on" else "float32"
     ratio = row["predicted"] / row["measured"]

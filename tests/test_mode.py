@@ -176,7 +176,7 @@ def test_slices_of_many_views_are_fitted_one_by_one():
 def test_data_that_are_left_out_do_not_choose():
     scan, _ = slices_of_ct(10)
     lines = scan.projections.copy()
-    lines[:, 1::2] *= np.linspace(0, 3, 10, dtype=np.float32)[:, None, None]
+    lines[:, 1::2] *= np.tile(np.float32([1, 3]), 5)[:, None, None]
     scan = scan.replace(projections=lines)
     assert choose_mode(scan, ReconSettings()).settings.mode == "slice"
     assert choose_mode(scan, ReconSettings(views=8)).settings.mode == "3d"
