@@ -30,31 +30,31 @@ def slice_change(scan: KSpaceScan | ProjectionScan) -> float:
     ValueError
         When there are fewer than two slices, or samples along a trajectory.
     """
-    if scan.ndim != 2 or scan.n_slices < 2 or (isinstance(scan, KSpaceScan) and not scan.is_cartesian):
-        raise ValueError("neighbours are two slices or more, of Cartesian k-space or of projections")
     samples = scan.projections[None] if isinstance(scan, ProjectionScan) else scan.kspace
+    mask = None if isinstance(scan, ProjectionScan) else scan.mask
+    if scan.ndim != 2 or scan.n_slices < 2 or (isinstance(scan, KSpaceScan) and mask is None):
+        raise ValueError("neighbours are two slices or more, of Cartesian k-space or of projections")
     if not samples.reshape(*samples.shape[:2], -1).any(axis=-1).all():
         return np.inf
-    pairs = _pairs_of_lines(scan) if isinstance(scan, ProjectionScan) else _pairs_of_kspace(scan)
-    change, held = np.sum(pairs, axis=0)
+    change, held = np.sum(_pairs_of_lines(samples[0]) if mask is None else _pairs_of_kspace(samples, mask), axis=0)
     return float(np.sqrt(2 * change / held)) if held > 0 else np.inf
 
 
-def _pairs_of_kspace(scan: KSpaceScan) -> list[tuple[float, float]]:
+def _pairs_of_kspace(kspace: NDArray[Any], mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
     """Energy of the change and of both, for each pair of slices."""
-    assert scan.mask is not None  # noqa: S101  # a Cartesian scan always has one
     found = []
-    for z in range(scan.n_slices - 1):
-        both = (scan.mask[:, z] & scan.mask[:, z + 1])[:, None]
-        one, other = scan.kspace[:, z] * both, scan.kspace[:, z + 1] * both
+    for z in range(kspace.shape[1] - 1):
+        both = (mask[:, z] & mask[:, z + 1])[:, None]
+        one, other = kspace[:, z] * both, kspace[:, z + 1] * both
         found.append((_energy(other - one), _energy(one) + _energy(other)))
     return found
 
 
-def _pairs_of_lines(scan: ProjectionScan) -> list[tuple[float, float]]:
-    n_columns = 2 * scan.projections.shape[-1]
+def _pairs_of_lines(projections: NDArray[Any]) -> list[tuple[float, float]]:
+    """The same of line integrals, ``(slice, view, column)``."""
+    n_columns = 2 * projections.shape[-1]
     root = np.sqrt(np.fft.rfftfreq(n_columns))
-    spectra = (root * np.fft.rfft(lines, n_columns) for lines in scan.projections)
+    spectra = (root * np.fft.rfft(lines, n_columns) for lines in projections)
     return [(_energy(other - one), _energy(one) + _energy(other)) for one, other in pairwise(spectra)]
 
 
