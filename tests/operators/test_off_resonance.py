@@ -63,6 +63,15 @@ def test_samples_are_the_direct_sum(span_hz, duration_s, offset_hz, seed):
     assert A.n_segments <= span_hz * duration_s + 8.5
 
 
+@pytest.mark.parametrize("turns", [10.06, 12, 30, 60])
+def test_a_turn_more_takes_a_segment_more(turns):
+    A = off_resonance(turns / 0.03, 0.03)
+    assert A.n_segments <= turns + 12
+    x = A.domain.randn(dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+    expected = exact_samples(A, x)
+    assert float((A(x) - expected).norm()) < 1e-3 * float(expected.norm())
+
+
 def test_more_segments_are_closer_and_one_is_not_enough():
     x = off_resonance(200, 0.02).domain.randn(dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
     errors = []
