@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from dipmed.calib.noise import outermost_noise_level
+from dipmed.calib.ray_noise import ray_noise_level
 from dipmed.scan import DipmedError
 from operators import CartesianMRI, FilteredProjector, ImageMask, LinearOperator, NonCartesianMRI, Series
 
 _GAUSSIAN_MEDIAN = 0.6745
 """Median of the magnitude of a standard normal number."""
-
-_FOURTH = 70
-"""Sum of squares of the weights of a fourth difference, 1, 4, 6, 4 and 1."""
 
 _DRAWS = 4
 """Averaged for the energy of filtered noise."""
@@ -76,13 +74,18 @@ class Noise:
         return self.level**2 * numbers
 
 
-def estimate_noise(A: LinearOperator, y: Tensor, line_integrals: Tensor | None) -> Noise:
+def estimate_noise(A: LinearOperator, y: Tensor, line_integrals: Tensor | None, scale: float = 1.0) -> Noise:
     """Estimate the noise level of data that have no noise measurement.
 
     All estimates are medians, which the few places that have structure move little, and upwards (D. Donoho,
     I. Johnstone, 1994, doi:10.1093/biomet/81.3.425). Of k-space, the median of ``|y|²`` over the outermost samples, see
-    `dipmed.calib.noise`. Of line integrals, fourth differences along the columns, weighted as the rays. Of images, the
-    finest diagonal Haar coefficients of the voxels that are known.
+    `dipmed.calib.noise`. Of line integrals, fourth differences along the columns, see `dipmed.calib.ray_noise`. Of
+    images, the finest diagonal Haar coefficients of the voxels that are known.
+
+    Parameters
+    ----------
+    scale
+        What data and line integrals were multiplied by.
 
     Raises
     ------
@@ -96,9 +99,10 @@ def estimate_noise(A: LinearOperator, y: Tensor, line_integrals: Tensor | None) 
         level = statistics.median(levels)
         return Noise(A, level, "The noise level was estimated from the outermost samples of k-space, image by image.")
     if isinstance(A, FilteredProjector) and line_integrals is not None:
-        seen = line_integrals if A.ray_weights is None else line_integrals * A.ray_weights.to(line_integrals.dtype)
-        level = _by_median(torch.diff(seen, n=4)) / math.sqrt(_FOURTH)
-        return Noise(A, level, "The noise level was estimated from fourth differences along the detector's columns.")
+        level = scale * ray_noise_level((line_integrals / scale).cpu().numpy())
+        if A.ray_weights is not None:
+            level /= float(A.ray_weights[A.ray_weights > 0].double().pow(-2).mean().sqrt())
+        return Noise(A, level, "The noise level was estimated from the rays that meet least of the object.")
     if isinstance(A, ImageMask):
         return Noise(A, _of_image(A, y), "The noise level was estimated from the differences of neighbouring voxels.")
     raise DipmedError(f"the noise level of {A!r} cannot be estimated; give it, or choose another rule with --stop")

@@ -242,7 +242,7 @@ def make_problem(
     if noise_variance is not None:
         noise = Noise(A, noise_variance**0.5 * scale)
     elif needs_noise:
-        noise = estimate_noise(A, y, line_integrals)
+        noise = estimate_noise(A, y, line_integrals, scale)
     data_term = make_data_term(A_fit, y_fit, weights, data_loss)
     adjoint_data = A.adjoint(y)
     probe = A.range.randn(generator=generator, device=y.device)
