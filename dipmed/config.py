@@ -65,6 +65,9 @@ class FitConfig:
         those of the network. 0 for none.
     tv_weight
         Weight of the mean isotropic total variation of the output.
+    follow_noise
+        Take more of `tv_weight`, and of what weight its input is made with, where the data hold more noise than usual,
+        see `dipmed.dip.noise_weights`. A weight that is chosen for a reconstruction, by ``--set``, turns this off.
     kspace_exponent
         Cartesian data are weighted by distance from the centre to this power, since a few central samples hold
         nearly all the energy, and projections by frequency along their columns; 0 weights all alike. Higher ones need
@@ -135,6 +138,7 @@ class FitConfig:
     input_drift: float = 0.02
     input_share: float = 0.0
     tv_weight: float = 0.05
+    follow_noise: bool = True
     kspace_exponent: float = 0.5
     phase_weight: float = 0.03
     data_loss: DataLoss = "squares"
@@ -234,6 +238,7 @@ _IMAGE = FitConfig(
     inputs=("tv",),
     input_update="none",
     tv_weight=0.01,
+    follow_noise=False,  # the weight of the input is chosen by the noise there
     final_rate=0.5,
     iterations=600,
     data_consistency_steps=0,

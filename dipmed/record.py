@@ -221,6 +221,7 @@ def _part_record(part: Reconstruction) -> dict[str, Any]:
         "started_from_neighbour": part.is_warm,
         "seconds": part.seconds,
         "scale": part.scale,
+        "raised_weights": part.raised,
         "curves": part.curves,
         "choices": part.choices,
     }

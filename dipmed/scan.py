@@ -336,6 +336,8 @@ class Reconstruction:
         Of the network, ``(weight,)``, where the next fit is to start from them; None otherwise.
     is_warm
         Whether the fit itself started from those of another one.
+    raised
+        Weights of the fit that the noise of its data raised above the settings, by name.
     """
 
     image: Tensor
@@ -352,3 +354,4 @@ class Reconstruction:
     trouble: str = ""
     weights: Tensor | None = None
     is_warm: bool = False
+    raised: dict[str, float] = field(default_factory=dict)

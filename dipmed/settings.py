@@ -17,6 +17,9 @@ from dipmed.weights import PretrainedWeights
 MANY_VIEWS = 45
 """From as many on slices of CT have a preset of their own; it was measured at 60, and the other up to 31."""
 
+FOLLOWING = frozenset({"tv_weight", "variation_weight", "wavelet_threshold"})
+"""Weights that follow the noise of the data, unless one of them is chosen."""
+
 
 @dataclass(frozen=True)
 class ReconSettings:
@@ -134,6 +137,8 @@ class ReconSettings:
         changes = self.chosen_changes()
         if isinstance(changes.get("network"), dict):
             changes["network"] = replace(config.network, **changes["network"])
+        if not FOLLOWING.isdisjoint(changes):
+            changes.setdefault("follow_noise", False)
         return config.replace(**changes)
 
     def check_uncertainty(self, modality: str, ndim: int) -> None:

@@ -92,13 +92,17 @@ class Prepared:
         return next(jobs(prepare(self.scan, self.settings), self.settings, torch.device("cpu")))
 
 
-def prepare_case(name: str, folder: Path, subpixels: int = 1) -> Prepared:
+def prepare_case(name: str, folder: Path, subpixels: int = 1, photons: float = PHOTONS) -> Prepared:
     """Open a case; what has to be made of it lies in ``folder`` and is made once.
 
-    ``subpixels`` are the parts of the pixels of a reference that is made from all views.
+    ``subpixels`` are the parts of the pixels of a reference that is made from all views, ``photons`` those of each ray
+    of a simulation.
     """
     case = CASES[name]
-    scan, truth = _open(case, name, folder)
+    if photons != PHOTONS:
+        folder = folder / f"{photons:g}-photons"
+        folder.mkdir(exist_ok=True)
+    scan, truth = _open(case, name, folder, photons)
     settings = ReconSettings(**case.settings, slices=(0, 1), device="cpu")
     if isinstance(scan, KSpaceScan):
         if case.crop is not None:
@@ -114,7 +118,7 @@ def prepare_case(name: str, folder: Path, subpixels: int = 1) -> Prepared:
     return Prepared(scan, settings, str(file))
 
 
-def _open(case: Case, name: str, folder: Path) -> tuple[Scan, str]:
+def _open(case: Case, name: str, folder: Path, photons: float) -> tuple[Scan, str]:
     path = Path(os.environ["DIPMED_DATA"]) / case.path
     if case.slice is None:
         return load(path), "full"
@@ -123,7 +127,7 @@ def _open(case: Case, name: str, folder: Path) -> tuple[Scan, str]:
     if not truth.exists():
         volume = read_volume(path, "ct")
         reduce = max(2, volume.data.shape[0] // PIXELS)
-        settings = ProjectionSettings(case.settings["views"], "fan", photons=PHOTONS, reduce=reduce)
+        settings = ProjectionSettings(case.settings["views"], "fan", photons=photons, reduce=reduce)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             save_simulation(simulate(volume, settings, (case.slice, case.slice + 1)), Path(made) / scan.name)
             (Path(made) / scan.name).replace(scan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,10 +53,10 @@ def ray_noise_level(line_integrals: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(variances)))
 
 
-def _level(differences: NDArray[np.float64]) -> float:
+def _level(differences: NDArray[Any]) -> float:
     return float(np.median(np.abs(differences)) / _GAUSSIAN_MEDIAN / np.sqrt(_FOURTH))
 
 
-def _gain(attenuation: NDArray[np.float64]) -> float:
+def _gain(attenuation: NDArray[Any]) -> float:
     """By what factor photons' noise has more variance, on average, than where there is no more attenuation."""
     return float(np.exp(np.minimum(attenuation, 50)).mean())

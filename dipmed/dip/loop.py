@@ -16,6 +16,7 @@ from dipmed.dip.fit import CHECK_INTERVAL, Fit
 from dipmed.dip.hold_out import WITH_A_MASK
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.plain import Default
+from dipmed.dip.noise_weights import follow_noise
 from dipmed.dip.problem import Problem, make_problem
 from dipmed.dip.progress import Progress
 from dipmed.dip.start import weights_of
@@ -202,6 +203,7 @@ class DeepImagePrior:
         noise = torch.Generator().manual_seed(config.seed + 2)
         if any(rule.needs_pair for rule in rules):
             problem = recorrupt(problem, noise)
+        config, raised, of_noise = follow_noise(config, problem)
         probe = perturb(problem, noise) if any(rule.needs_twin for rule in rules) else None
         beginning = generator.get_state()
         fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe, self.start)
@@ -211,7 +213,7 @@ class DeepImagePrior:
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
         if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
             generator.set_state(beginning)
-            again = self._leg(self._refit(problem, fit.chosen_at, generator), after=iterations)
+            again = self._leg(self._refit(problem, config, fit.chosen_at, generator), after=iterations)
             end = yield again
             elsewhere += again.seconds_elsewhere
             curves["refit-loss"] = again.fit.losses
@@ -231,17 +233,18 @@ class DeepImagePrior:
             curves=curves,
             choices=choices,
             scale=problem.scale,
-            assumptions=tuple(words for words in (assumption, whole) if words is not None),
+            assumptions=tuple(words for words in (assumption, whole, of_noise) if words is not None),
             std=None if self.uncertainty is None else self.uncertainty.of_fit(fit),
             weights=weights_of(fit.network) if self.keep_weights else None,
             is_warm=self.start is not None,
+            raised=raised,
         )
 
-    def _refit(self, problem: Problem, chosen_at: int, generator: torch.Generator) -> Fit:
+    def _refit(self, problem: Problem, config: FitConfig, chosen_at: int, generator: torch.Generator) -> Fit:
         """Begin again with the same seeds, all data, and as many more iterations as there are more data."""
         whole = problem.with_all_data()
         more = _n_measured(whole) / _n_measured(problem)
-        config = self.config.replace(iterations=max(1, round(more * self.config.iterations)))
+        config = config.replace(iterations=max(1, round(more * config.iterations)))
         panel = Panel((Until(min(config.iterations, max(1, round(more * chosen_at)))),), whole)
         return Fit(whole, config, self.method, panel, generator, time.perf_counter(), weights=self.start)
 

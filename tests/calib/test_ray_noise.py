@@ -1,4 +1,4 @@
-"""The noise of line integrals is found by the rays that meet least, whether it is that of photons or the same for all."""
+"""The noise of line integrals is found by the rays that meet least: that of photons, or the same for all."""
 
 import numpy as np
 import pytest

@@ -14,6 +14,7 @@ PUBLISHED: Mapping[str, Any] = {
     "input_update": "none",
     "input_share": 0.0,
     "tv_weight": 0.0,
+    "follow_noise": False,
     "kspace_exponent": 0.0,
     "phase_weight": 0.0,
     "nonnegative": False,
