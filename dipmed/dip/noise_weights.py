@@ -10,10 +10,10 @@ from dipmed.dip.problem import Problem
 from dipmed.scan import DipmedError
 from operators import FilteredProjector, MRIOperator, Slices
 
-_OUTPUT = {"mri": 3.0, "ct": 24.0}
-"""Weight of the output's total variation over the share of noise in the energy of the data."""
+_OUTPUT = {("mri", 2): 3.0, ("mri", 3): 3.0, ("ct", 2): 24.0, ("ct", 3): 12.0}
+"""Weight of the output's total variation over the share of noise in the energy of the data, by dimensions."""
 
-_INPUT = {"mri": 0.3, "ct": 1.6}
+_INPUT = {("mri", 2): 0.3, ("mri", 3): 0.3, ("ct", 2): 1.6, ("ct", 3): 0.8}
 """Weight of the input's sparsity over the standard deviation of the noise in the image of the adjoint."""
 
 _OF_INPUT = {"wavelet": "wavelet_threshold", "tv": "variation_weight"}
@@ -33,7 +33,7 @@ def follow_noise(config: FitConfig, problem: Problem) -> tuple[FitConfig, dict[s
     config, raised, assumption
         The settings; the weights that were raised, by name; and one sentence that says so, where there are any.
     """
-    kind = "ct" if isinstance(problem.A, FilteredProjector) else "mri"
+    kind = "ct" if isinstance(problem.A, FilteredProjector) else "mri", problem.adjoint_data.ndim - 1
     noise = _noise_of(problem) if config.follow_noise else None
     if noise is None:
         return config, {}, None
