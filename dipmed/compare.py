@@ -233,6 +233,7 @@ def _run(
         "iterations": result.iterations,
         "stop": {"rule": result.stop.rule, "iteration": result.stop.iteration, "reason": result.stop.reason},
         "choices": result.choices,
+        "raised_weights": result.raised,
         "regret": max(0.0, snapshots.best_psnr - scores.psnr) if method.is_fit else None,
         "snapshots": snapshots.curve if method.is_fit else [],
         "calibration": None if result.std is None else asdict(calibration(image, result.std, reference, support)),

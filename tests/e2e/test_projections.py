@@ -63,6 +63,23 @@ def test_counts_in_pictures_become_an_image_in_its_place(run_cli, tmp_path):
     assert image.data[tuple(inside.T)].mean() == pytest.approx(ATTENUATION, rel=0.05)
 
 
+def test_a_scan_of_few_photons_says_what_its_noise_has_raised(run_cli, tmp_path):
+    photons = np.random.default_rng(0).poisson(200 * np.exp(-fan_sinogram(FULL[::6])))
+    sinogram = -np.log(photons / 200).astype(np.float32)
+    path = write(tmp_path / "scan.npy", sinogram, describe(FULL[::6], axes=["view", "column"]))
+    common = ("--iterations", 4, "--matrix", 32)
+    for number, (options, raised) in enumerate(
+        (((), {"tv_weight", "variation_weight"}), (("--set", "tv_weight=0.002"), set()))
+    ):
+        record = tmp_path / f"{number}.json"
+        done = run_cli("recon", path, "-o", tmp_path / f"{number}.npz", "--json", record, *common, *options)
+        assert done.code == 0, done.err
+        told = json.loads(record.read_text())
+        assert set(told["images"][0]["raised_weights"]) == raised
+        assert ("meet least of the object" in " ".join(done.err.split())) is bool(raised)
+        assert told["config"]["follow_noise"] is bool(raised)
+
+
 def test_a_fit_weights_rays_by_their_photons_when_asked(run_cli, tmp_path):
     sinogram = fan_sinogram(FULL[::6])
     path = write(tmp_path / "scan.npy", sinogram, describe(FULL[::6], axes=["view", "column"]))
