@@ -106,7 +106,7 @@ def noise_found(scan: Scan) -> float | None:
     """The noise of the line integrals as it is estimated, over that of the photons that were simulated."""
     if not isinstance(scan, ProjectionScan) or scan.counts is None:
         return None
-    return ray_noise_level(scan.projections[0]) / float(np.sqrt(np.mean(1 / np.maximum(scan.counts[0], 1))))
+    return ray_noise_level(scan.projections[0])[0] / float(np.sqrt(np.mean(1 / np.maximum(scan.counts[0], 1))))
 
 
 def fit(prepared: Prepared, follows: bool, seed: int) -> dict[str, Any]:

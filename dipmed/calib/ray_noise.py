@@ -20,14 +20,21 @@ _ENOUGH = 2**21
 """Differences that are looked at, about; of more data some rows are left out."""
 
 
-def ray_noise_level(line_integrals: NDArray[np.float32]) -> float:
+def ray_noise_level(line_integrals: NDArray[np.float32]) -> tuple[float, bool]:
     """Estimate the root mean square of the noise of line integrals ``(..., column)``, without unit.
 
     Fourth differences along the columns hold noise and what an object has of fine detail, which on a coarse detector
     is as much. Rays that pass little have little of it, so the quarter of least attenuation tells the noise there, by
     the median of the differences. Elsewhere it grows as that of photons does, by half of the exponent of the
     attenuation (Beer and Lambert), or is what the differences there show, whichever is less: so noise that is the same
-    everywhere is told as well.
+    everywhere is told as well. Where that quarter shows none at all, because somebody has set the air to zero or
+    simulated without noise, the eighth of all rays with the least of it but for such takes its place, where detail may
+    be all there is.
+
+    Returns
+    -------
+    level, is_told
+        The estimate, and whether it is more than an upper bound: whether the rays that meet least showed noise.
 
     Raises
     ------
@@ -43,14 +50,21 @@ def ray_noise_level(line_integrals: NDArray[np.float32]) -> float:
     order = np.argsort(middle)
     middle, differences = middle[order], np.diff(rows, n=4).ravel()[order]
     n_least = max(1, len(middle) // 4)
-    least, there = _level(differences[:n_least]), np.median(middle[:n_least])
-    if least == 0:  # air that somebody has set to zero tells nothing of the rest
-        least = np.inf
-    groups = zip(np.array_split(middle, _GROUPS), np.array_split(differences, _GROUPS), strict=True)
-    variances = [min(_level(seen) ** 2, least**2 * _gain(passed - there)) for passed, seen in groups if len(seen)]
-    if not any(variances):
-        raise DipmedError("the data show no noise at all; give its level, or choose another rule with --stop")
-    return float(np.sqrt(np.mean(variances)))
+    groups = [
+        (passed, _level(seen))
+        for passed, seen in zip(np.array_split(middle, _GROUPS), np.array_split(differences, _GROUPS), strict=True)
+        if len(seen)
+    ]
+    passed, least = middle[:n_least], _level(differences[:n_least])
+    is_told = least > 0
+    if not is_told:
+        told = [group for group in groups if group[1] > 0]
+        if not told:
+            raise DipmedError("the data show no noise at all; give its level, or choose another rule with --stop")
+        passed, least = min(told, key=lambda group: group[1])
+    there = np.median(passed)
+    variances = [min(seen**2, least**2 * _gain(passed - there)) for passed, seen in groups]
+    return float(np.sqrt(np.mean(variances))), is_told
 
 
 def _level(differences: NDArray[Any]) -> float:

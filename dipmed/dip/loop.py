@@ -183,7 +183,7 @@ class DeepImagePrior:
     def course(self, y: Tensor, A: LinearOperator) -> Course:
         """Make all but the steps of the fits, which whoever asks for them does, with gradients switched on."""
         start = time.perf_counter()
-        A, config, whole = _divided(A, self.config)
+        A, config, in_parts = _divided(A, self.config)
         rules = make_rules(config.stop, config.watch, noise_is_measured=self.noise_variance is not None)
         generator = torch.Generator().manual_seed(config.seed)
         problem = make_problem(
@@ -203,17 +203,20 @@ class DeepImagePrior:
         noise = torch.Generator().manual_seed(config.seed + 2)
         if any(rule.needs_pair for rule in rules):
             problem = recorrupt(problem, noise)
-        config, raised, of_noise = follow_noise(config, problem)
+        followed, raised, of_noise = follow_noise(config, problem)
         probe = perturb(problem, noise) if any(rule.needs_twin for rule in rules) else None
         beginning = generator.get_state()
-        fit = Fit(problem, config, self.method, Panel(rules, problem), generator, start, probe, self.start)
+        fit = Fit(problem, followed, self.method, Panel(rules, problem), generator, start, probe, self.start)
         leg = self._leg(fit)
         stop = yield leg
         elsewhere = leg.seconds_elsewhere
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
         if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
             generator.set_state(beginning)
-            again = self._leg(self._refit(problem, config, fit.chosen_at, generator), after=iterations)
+            whole = problem.with_all_data()
+            followed, raised, of_noise = follow_noise(config, whole)
+            more = _n_measured(whole) / _n_measured(problem)
+            again = self._leg(self._refit(whole, followed, more, fit.chosen_at, generator), after=iterations)
             end = yield again
             elsewhere += again.seconds_elsewhere
             curves["refit-loss"] = again.fit.losses
@@ -233,17 +236,15 @@ class DeepImagePrior:
             curves=curves,
             choices=choices,
             scale=problem.scale,
-            assumptions=tuple(words for words in (assumption, whole, of_noise) if words is not None),
+            assumptions=tuple(words for words in (assumption, in_parts, of_noise) if words is not None),
             std=None if self.uncertainty is None else self.uncertainty.of_fit(fit),
             weights=weights_of(fit.network) if self.keep_weights else None,
             is_warm=self.start is not None,
             raised=raised,
         )
 
-    def _refit(self, problem: Problem, config: FitConfig, chosen_at: int, generator: torch.Generator) -> Fit:
+    def _refit(self, whole: Problem, config: FitConfig, more: float, chosen_at: int, generator: torch.Generator) -> Fit:
         """Begin again with the same seeds, all data, and as many more iterations as there are more data."""
-        whole = problem.with_all_data()
-        more = _n_measured(whole) / _n_measured(problem)
         config = config.replace(iterations=max(1, round(more * config.iterations)))
         panel = Panel((Until(min(config.iterations, max(1, round(more * chosen_at)))),), whole)
         return Fit(whole, config, self.method, panel, generator, time.perf_counter(), weights=self.start)

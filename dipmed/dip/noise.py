@@ -36,11 +36,14 @@ class Noise:
         Standard deviation of one number before that, in scaled units; complex ones have half its square in each part.
     assumption
         How the level was estimated, one sentence; None when it was measured.
+    is_bound
+        Whether there may be much less noise, because it could not be told from detail.
     """
 
     A: LinearOperator
     level: float
     assumption: str | None = None
+    is_bound: bool = False
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw noise of the data, one element of the range, and the line integrals behind it, if there are any."""
@@ -99,10 +102,12 @@ def estimate_noise(A: LinearOperator, y: Tensor, line_integrals: Tensor | None, 
         level = statistics.median(levels)
         return Noise(A, level, "The noise level was estimated from the outermost samples of k-space, image by image.")
     if isinstance(A, FilteredProjector) and line_integrals is not None:
-        level = scale * ray_noise_level((line_integrals / scale).cpu().numpy())
+        level, is_told = ray_noise_level((line_integrals / scale).cpu().numpy())
+        level *= scale
         if A.ray_weights is not None:
             level /= float(A.ray_weights[A.ray_weights > 0].double().pow(-2).mean().sqrt())
-        return Noise(A, level, "The noise level was estimated from the rays that meet least of the object.")
+        words = "The noise level was estimated from the rays that meet least of the object."
+        return Noise(A, level, words, is_bound=not is_told)
     if isinstance(A, ImageMask):
         return Noise(A, _of_image(A, y), "The noise level was estimated from the differences of neighbouring voxels.")
     raise DipmedError(f"the noise level of {A!r} cannot be estimated; give it, or choose another rule with --stop")

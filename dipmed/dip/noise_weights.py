@@ -35,7 +35,7 @@ def follow_noise(config: FitConfig, problem: Problem) -> tuple[FitConfig, dict[s
     """
     kind = "ct" if isinstance(problem.A, FilteredProjector) else "mri", problem.adjoint_data.ndim - 1
     noise = _noise_of(problem) if config.follow_noise else None
-    if noise is None:
+    if noise is None or noise.is_bound:
         return config, {}, None
     share = problem.noise_gain * noise.energy / float(problem.y.abs().square().sum())
     wanted = {"tv_weight": _OUTPUT[kind] * share}

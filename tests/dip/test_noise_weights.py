@@ -64,6 +64,12 @@ def test_noise_that_cannot_be_told_changes_nothing(small_scan):
     assert follow_noise(config, problem_of(voxels, Identity((1, 16, 16)), 10.0))[1] == {}
 
 
+def test_a_simulation_without_noise_is_not_taken_for_a_noisy_one():
+    _, A, truth = few_photons(300)
+    found = DeepImagePrior(find_preset("ct-2d").replace(iterations=2))(A(truth), A)
+    assert (found.raised, found.assumptions) == ({}, ())
+
+
 def test_a_weight_that_is_chosen_counts_as_it_is():
     assert ReconSettings().fit_config("ct", 2).follow_noise
     for chosen in ("tv_weight=0.01", "wavelet_threshold=0.01", "variation_weight=0.01", "follow_noise=no"):

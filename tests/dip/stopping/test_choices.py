@@ -76,7 +76,9 @@ def test_beginning_again_is_a_fit_to_all_data(small_scan):
     config = TINY.replace(watch=(), schedule="constant", iterations=10)
     again = DeepImagePrior(config.replace(stop="self-referenced", refit="restart"), noise_variance=variance)(y, A)
     assert again.choices["self-referenced"] == 10
-    assert torch.equal(again.image, DeepImagePrior(config.replace(stop="budget"))(y, A).image)
+    at_once = DeepImagePrior(config.replace(stop="budget"), noise_variance=variance)(y, A)
+    assert again.raised == at_once.raised != {}
+    assert torch.equal(again.image, at_once.image)
 
 
 def test_the_data_themselves_are_given_back_near_the_end(small_scan):
