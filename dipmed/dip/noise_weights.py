@@ -10,10 +10,10 @@ from dipmed.dip.problem import Problem
 from dipmed.scan import DipmedError
 from operators import FilteredProjector, MRIOperator, Slices
 
-_OUTPUT = {("mri", 2): 3.0, ("mri", 3): 3.0, ("ct", 2): 24.0, ("ct", 3): 12.0}
+_OUTPUT = {("mri", 2): 2.4, ("mri", 3): 2.4, ("ct", 2): 24.0, ("ct", 3): 12.0}
 """Weight of the output's total variation over the share of noise in the energy of the data, by dimensions."""
 
-_INPUT = {("mri", 2): 0.3, ("mri", 3): 0.3, ("ct", 2): 1.6, ("ct", 3): 0.8}
+_INPUT = {("mri", 2): 0.24, ("mri", 3): 0.24, ("ct", 2): 1.6, ("ct", 3): 0.8}
 """Weight of the input's sparsity over the standard deviation of the noise in the image of the adjoint."""
 
 _OF_INPUT = {"wavelet": "wavelet_threshold", "tv": "variation_weight"}
