@@ -41,9 +41,11 @@ def main() -> None:
     rows = [
         {"cpu_seconds": row.get("seconds_fit"), **row} for row in map(json.loads, chosen.rows.read_text().splitlines())
     ]
-    presets = [row for row in rows if is_fit(row) and not row["task"]["iterations"]]
-    in_parts = [row for row in rows if subpixels(row) > 1]
-    rows = [row for row in rows if row not in presets and row not in in_parts]
+    as_preset = [row for row in rows if is_fit(row) and not row["task"]["iterations"]]
+    presets = [row for row in as_preset if row["task"]["method"] == "dip"]
+    published = [row for row in as_preset if row not in presets]
+    in_parts = [row for row in rows if subpixels(row) > 1 and row not in published]
+    rows = [row for row in rows if row not in as_preset and row not in in_parts]
     whole, divided = ([row for row in presets if (subpixels(row) > 1) == is_divided] for is_divided in (False, True))
     of_today = [row for row in whole if row["task"]["case"] not in by_case(divided)] + divided
     table, swept = final_rows(rows), swept_rows(rows)
@@ -53,6 +55,8 @@ def main() -> None:
         "presets": preset_table(whole, table),
         "presets-in-parts": preset_table(divided, in_parts),
         "preset-rules": rule_table(of_today),
+        "published": "\n\n".join(case_table(case, group) for case, group in by_case(published).items()),
+        "published-rules": rule_table(published),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
