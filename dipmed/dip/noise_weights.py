@@ -45,7 +45,7 @@ def follow_noise(config: FitConfig, problem: Problem) -> tuple[FitConfig, dict[s
     raised = {name: weight for name, weight in wanted.items() if weight > getattr(config, name)}
     if not raised:
         return config, {}, None
-    words = "The data hold much noise, so that total variation and what makes the input count more (follow_noise)."
+    words = "The noise of the data asks for more smoothing than the preset has, and got it (follow_noise)."
     is_told = problem.noise is not None or noise.assumption is None
     return config.replace(**raised), raised, words if is_told else f"{words} {noise.assumption}"
 
