@@ -13,7 +13,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from dipmed.ct_baselines import CT_BASELINES
 from dipmed.dip import DeepImagePrior
 from dipmed.dip.noise import estimate_noise
 from dipmed.evaluate import score
-from dipmed.scan import KSpaceScan, ProjectionScan, Scan
+from dipmed.scan import KSpaceScan, ProjectionScan, Reconstruction, Scan
 from dipmed.settings import with_preset
 from operators import MRIOperator
 
@@ -109,17 +108,20 @@ def noise_found(scan: Scan) -> float | None:
     return ray_noise_level(scan.projections[0])[0] / float(np.sqrt(np.mean(1 / np.maximum(scan.counts[0], 1))))
 
 
-def fit(prepared: Prepared, follows: bool, seed: int) -> dict[str, Any]:
+def reconstruct(prepared: Prepared, follows: bool, seed: int) -> Reconstruction:
     """Fit with the preset, its weights as they are or following the noise."""
-    target, support = prepared.target()
     job = prepared.job()
     settings = with_preset(prepared.scan, prepared.settings)
     config = settings.fit_config(prepared.scan.modality, 2).replace(follow_noise=follows, seed=seed)
-    start = time.perf_counter()
-    result = DeepImagePrior(config, noise_variance=job.noise_variance, A_final=job.A_final)(job.y, job.A)
+    return DeepImagePrior(config, noise_variance=job.noise_variance, A_final=job.A_final)(job.y, job.A)
+
+
+def fit(prepared: Prepared, follows: bool, seed: int) -> dict[str, Any]:
+    """Fit and score."""
+    target, support = prepared.target()
+    result = reconstruct(prepared, follows, seed)
     scores = score(result.image[0], target, support)
-    seconds = time.perf_counter() - start
-    return {"psnr": scores.psnr, "ssim": scores.ssim, "seconds": seconds, "raised": result.raised}
+    return {"psnr": scores.psnr, "ssim": scores.ssim, "seconds": result.seconds, "raised": result.raised}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
