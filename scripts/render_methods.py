@@ -57,6 +57,7 @@ def main() -> None:
         "preset-rules": rule_table(of_today),
         "published": "\n\n".join(case_table(case, group) for case, group in by_case(published).items()),
         "published-rules": rule_table(published),
+        "edip-ct": scan_table([row for row in table if row["task"]["method"] == "edip"]),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
@@ -153,6 +154,16 @@ def case_table(case: str, rows: list[Row]) -> str:
             text(mean(group, "peak_memory_mib"), 0),
             str(len(group)),
         )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def scan_table(rows: list[Row]) -> str:
+    """One method on all its scans."""
+    lines = ["| scan | rates | PSNR dB | SSIM | regret dB | s | n |", "|---|---|---|---|---|---|---|"]
+    for case, group in by_case(rows).items():
+        digits = {"psnr": 2, "ssim": 3, "regret": 2, "cpu_seconds": 1}
+        cells = (case, _rates(group[0]), *(text(mean(group, key), n) for key, n in digits.items()), str(len(group)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
