@@ -10,15 +10,13 @@ from typing import Any
 from dipmed.config import FitConfig, find_preset
 from dipmed.dip import Uncertainty
 from dipmed.dip.methods.warm_start import HOW_TO
+from dipmed.dip.noise_weights import FOLLOWING
 from dipmed.methods import METHODS, find_method
 from dipmed.scan import DipmedError, ProjectionScan, Scan
 from dipmed.weights import PretrainedWeights
 
 MANY_VIEWS = 45
 """From as many on slices of CT have a preset of their own; it was measured at 60, and the other up to 31."""
-
-FOLLOWING = frozenset({"tv_weight", "variation_weight", "wavelet_threshold"})
-"""Weights that follow the noise of the data, unless one of them is chosen."""
 
 
 @dataclass(frozen=True)

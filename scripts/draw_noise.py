@@ -8,8 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from draw_restore import draw_row
 from study_noise import noisy_case, reconstruct
 
 from dipmed.ct_baselines import CGTotalVariation
@@ -30,19 +29,12 @@ def main() -> None:
         images = {"total variation, best weight": CGTotalVariation(WEIGHT)(job.y, job.A).image[0]}
         for name, follows in (("dip, weights of the preset", False), ("dip, weights that follow the noise", True)):
             images[name] = reconstruct(prepared, follows, 0).image[0]
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(images))
-    window = {"vmin": 0.0, "vmax": 0.6 * float(target.max())}
-    axes[0].imshow(target.T, cmap="gray", **window)
-    axes[0].set_title("what was scanned", fontsize=9)
-    for axis, (name, image) in zip(axes[1:], images.items(), strict=True):
+    scored = {}
+    for name, image in images.items():
         scores = score(image, target, support)
-        axis.imshow(match_scale(image.cpu().numpy(), target).T, cmap="gray", **window)
-        axis.set_title(f"{name}\n{scores.psnr:.2f} dB, {scores.ssim:.3f}", fontsize=9)
-    for axis in axes:
-        axis.set_axis_off()
-    figure.savefig(OUT, dpi=110)
+        scored[f"{name}\n{scores.psnr:.2f} dB, {scores.ssim:.3f}"] = match_scale(image.cpu().numpy(), target)
+    window = {"vmin": 0.0, "vmax": 0.6 * float(target.max())}
+    draw_row({"what was scanned": target, **scored}, window, OUT)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Run as ``DIPMED_DATA=DIR python scripts/draw_restore.py``; it takes a few minute
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmark_restore import CASES, load_truth, non_local_means, plane_of, psnr, spoil
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from dipmed.io.source_volume import SourceVolume
 from dipmed.restore import RestoreSettings, restore
@@ -28,22 +30,24 @@ def main() -> None:
     volume = spoil(truth, case, None)
     smooth = max(non_local_means(volume, case, None).values(), key=lambda image: psnr(image, truth, everywhere))
     found = restore(SourceVolume(volume), RestoreSettings(case.task, fit=ReconSettings(device="cpu")))
-    images = {
+    shown = {
         "with noise": plane_of(volume),
         "non-local means, best strength": smooth,
         "dipmed restore": plane_of(found.volume),
     }
+    scored = {f"{name}\n{psnr(image, truth, everywhere):.2f} dB": image for name, image in shown.items()}
+    draw_row({"slice of the volume": truth, **scored}, WINDOW, OUT)
+
+
+def draw_row(images: dict[str, NDArray[Any]], window: dict[str, float], path: Path) -> None:
+    """Draw images ``(x, y)`` beside each other, by their titles, all in one window."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 4)
-    axes[0].imshow(truth.T, cmap="gray", **WINDOW)
-    axes[0].set_title("slice of the volume", fontsize=9)
-    for axis, (name, image) in zip(axes[1:], images.items(), strict=True):
-        axis.imshow(image.T, cmap="gray", **WINDOW)
-        axis.set_title(f"{name}\n{psnr(image, truth, everywhere):.2f} dB", fontsize=9)
-    for axis in axes:
+    for axis, (title, image) in zip(figure.subplots(1, len(images)), images.items(), strict=True):
+        axis.imshow(image.T, cmap="gray", **window)
+        axis.set_title(title, fontsize=9)
         axis.set_axis_off()
-    figure.savefig(OUT, dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def ray_noise_level(line_integrals: NDArray[np.float32]) -> tuple[float, bool]:
         When there are fewer than five columns, or no noise at all.
     """
     n_columns = line_integrals.shape[-1]
-    rows = line_integrals.reshape(-1, n_columns)
-    rows = rows[:: max(1, rows.size // _ENOUGH)].astype(np.float64)
     if n_columns < 5:
         raise DipmedError(f"the noise of line integrals needs five columns or more, got {n_columns}")
+    rows = line_integrals.reshape(-1, n_columns)
+    rows = rows[:: max(1, rows.size // _ENOUGH)].astype(np.float64)
     middle = rows[:, 2:-2].ravel()
     order = np.argsort(middle)
     middle, differences = middle[order], np.diff(rows, n=4).ravel()[order]

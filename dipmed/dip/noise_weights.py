@@ -18,6 +18,9 @@ _INPUT = {("mri", 2): 0.24, ("mri", 3): 0.24, ("ct", 2): 1.6, ("ct", 3): 0.8}
 
 _OF_INPUT = {"wavelet": "wavelet_threshold", "tv": "variation_weight"}
 
+FOLLOWING = frozenset({"tv_weight", *_OF_INPUT.values()})
+"""Weights that follow the noise of the data."""
+
 
 def follow_noise(config: FitConfig, problem: Problem) -> tuple[FitConfig, dict[str, float], str | None]:
     """Raise the weights of the total variation and of what makes the input to what the noise of these data asks for.
@@ -64,7 +67,5 @@ def _noise_of(problem: Problem) -> Noise | None:
 
 def _deviation(problem: Problem, noise: Noise) -> float:
     """Standard deviation of what noise makes of the image that inputs are made of, where the operator sees anything."""
-    A, _ = problem.for_input()
-    drawn, lines = noise.draw(torch.Generator().manual_seed(0))
-    image = A.adjoint(A.weigh(lines) if isinstance(A, FilteredProjector) and lines is not None else drawn)
+    image = problem.adjoint_for_input(*noise.draw(torch.Generator().manual_seed(0)))
     return float(image[problem.support].abs().square().mean().sqrt())

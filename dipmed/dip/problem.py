@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -130,16 +131,25 @@ class Problem:
             x = x - (self.A_final.N(x) - self.final_data)
         return x
 
-    def for_input(self) -> tuple[LinearOperator, Tensor]:
-        """Return the operator that input images are made with, from the fitted data alone, and its ``Aᴴy``.
+    @cached_property
+    def input_operator(self) -> LinearOperator:
+        """The operator that input images are made with, of the fitted data alone.
 
         That of projections has no filter: total variation finds its image in spite of the blur, and without more noise.
         """
-        A, y = self.A_fit, self.y_fit
-        if isinstance(A, FilteredProjector) and self.lines_fit is not None:
-            A = A.unfiltered()
-            y = A.weigh(self.lines_fit)
-        return A, A.adjoint(y)
+        A = self.A_fit
+        return A.unfiltered() if isinstance(A, FilteredProjector) and self.lines_fit is not None else A
+
+    def for_input(self) -> tuple[LinearOperator, Tensor]:
+        """Return `input_operator` and its ``Aᴴy``."""
+        return self.input_operator, self.adjoint_for_input(self.y_fit, self.lines_fit)
+
+    def adjoint_for_input(self, y: Tensor, line_integrals: Tensor | None) -> Tensor:
+        """Apply the adjoint of `input_operator` to data, or to the line integrals behind them, if there are any."""
+        A = self.input_operator
+        return A.adjoint(
+            A.weigh(line_integrals) if isinstance(A, FilteredProjector) and line_integrals is not None else y
+        )
 
     def with_all_data(self) -> Problem:
         """Return the problem in which no location is held out and no noise is added."""
