@@ -109,8 +109,9 @@ class FitConfig:
         Share of the sampled locations that the fit does not see, when the rule needs them.
     refit
         What happens with what the deciding rule has set apart, held-out locations or the data without the noise that it
-        added: ``"continue"`` gives it back near the end of the fit, ``"restart"`` begins again with all data, for as
-        many iterations as the rule has chosen, more by as much as there are more data (two fits, no time limit).
+        added: ``"continue"`` gives it back near the end of the fit; ``"resume"`` goes back to the iterate that the rule
+        has chosen, and on from there with all data; ``"restart"`` begins again with all data (two fits, no time limit).
+        The last two end after as many iterations as the rule has chosen, more by as much as there are more data.
     refit_share
         Share of the iterations, the last ones, in which a fit that continues sees all, if the rule has found every
         iterate up to then as good as the one before; 0 for never.
@@ -156,7 +157,7 @@ class FitConfig:
     stop: str = "held-out"
     watch: tuple[str, ...] | None = None
     held_out: float = 0.03
-    refit: Literal["continue", "restart"] = "continue"
+    refit: Literal["continue", "resume", "restart"] = "continue"
     refit_share: float = 0.4
     renew_input: bool = False
     warm_share: float = 0.2
@@ -171,7 +172,7 @@ class FitConfig:
             "averaging must be in [0, 1)": 0 <= self.averaging < 1,
             "held_out must be in (0, 0.5]": 0 < self.held_out <= 0.5,
             "refit_share must be in [0, 1)": 0 <= self.refit_share < 1,
-            "refit='restart' takes no time_limit": self.refit == "continue" or self.time_limit is None,
+            "refit='restart' takes no time_limit": self.refit != "restart" or self.time_limit is None,
             "warm_share must be in (0, 1]": 0 < self.warm_share <= 1,
             "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
             "gain must be positive": 0 < self.gain < math.inf,

@@ -32,6 +32,9 @@ NETWORK = ("network.channels=32,32,32,32", "network.skip_channels=8", "network.u
 WATCH = "watch=windowed-variance,exponential-variance,spectral-band"
 """Rules that say of each run what they would have chosen; those that need data of their own are left out."""
 
+TO_THE_END = {"ct": ("stop=budget",), "mri": ()}
+"""Of fits at one number of iterations: published methods for CT would hold views out, and end at another number."""
+
 SWEPT_CASES = {"mri": "brain8-R4", "ct": "htc-30"}
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "": (),
@@ -169,10 +172,11 @@ def run_fit(task: Task, work: Path) -> dict[str, Any]:
     prepared = prepare_case(task.case, work, task.subpixels)
     method = METHODS[task.method]
     network = () if "network" in method.fit.changes or method.takes_weights else NETWORK
-    whole = WHOLE if task.iterations and (task.method, modality_of(task.case)) == ("dip", "ct") else ()
-    size = (*network, f"iterations={task.iterations}", *whole) if task.iterations else ()
+    modality = modality_of(task.case)
+    whole = WHOLE if (task.method, modality) == ("dip", "ct") else ()
+    size = (*network, f"iterations={task.iterations}", *whole, *TO_THE_END[modality]) if task.iterations else ()
     sets = (*size, f"seed={task.seed}", WATCH, *OPTIMIZERS[task.optimizer])
-    file = work / f"{modality_of(task.case)}.safetensors"
+    file = work / f"{modality}.safetensors"
     weights = load_weights(file) if method.takes_weights and file.exists() else None
     settings = replace(prepared.settings, sets=sets, weights=weights)
     return compare(prepared.scan, [task.method], settings, reference=prepared.reference).rows[0]

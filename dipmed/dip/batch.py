@@ -63,8 +63,10 @@ class _Member(Generic[Key]):
 
     def follow(self, leg: Leg) -> None:
         """Go on with the next fit of the same image, in the same place."""
-        self.row.release()
-        self.leg, self.row = leg, _seat(leg, self.row.stack, self.row.number)
+        if leg.fit is not self.leg.fit:
+            self.row.release()
+            self.row = _seat(leg, self.row.stack, self.row.number)
+        self.leg = leg
 
     def account(self, own_seconds: float) -> None:
         """Count the time since the last call as that of other fits, but for ``own_seconds``."""

@@ -21,6 +21,7 @@ from dipmed.dip.progress import Progress
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.start import start_from
 from dipmed.dip.stopping import Panel, Sight
+from dipmed.dip.stopping.budget import Resumed
 from dipmed.nets import channels_last, checkpoint_activations, last_format, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
 from operators import block_means, total_variation
@@ -130,6 +131,7 @@ class Fit:
         self.chosen: Tensor = problem.adjoint_data[None]
         self.chosen_at = 0
         self.refit_from: int | None = None
+        self._at_choice: Snapshot | None = None
         self.output = self.chosen
         self._told: Counter[str] = Counter()
         self.losses: list[tuple[int, float]] = []
@@ -287,6 +289,8 @@ class Fit:
         if verdict is not None:
             if verdict.keep:
                 self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
+                if self.config.refit == "resume" and self.rule.sets_data_apart:
+                    self._at_choice = self._snapshot(self.losses[-1][1])
                 self._refit_if_due()
             reason = verdict.stop
         if reason is not None:
@@ -305,6 +309,27 @@ class Fit:
         if goes_on and 1 - self.config.refit_share <= self.progress < 1:
             self.refit_from = self.iteration
             self._give_back()
+
+    def resume(self, more: float) -> None:
+        """Go back to the iterate that the rule has chosen, to fit all data from there.
+
+        Parameters
+        ----------
+        more
+            Of iterations, by what the chosen ones are multiplied in all.
+        """
+        if self._at_choice is not None:  # else the last one was taken, because the rule had nothing to say
+            self._return_to(self._at_choice)
+            self._at_choice = None
+        self.twin = None  # whose rule has seen enough
+        self._give_back()
+        n_further = math.ceil((more - 1) * self.iteration / Resumed.interval) * Resumed.interval
+        last = self.iteration + max(Resumed.interval, n_further)
+        self.config = self.config.replace(iterations=max(last, round(more * self.config.iterations)))
+        self.panel = Panel((Resumed(last, self.problem.data_error(self.chosen)),), self.problem)
+        self.rule = self.panel.deciding
+        self.losses = []
+        self.snapshots = deque([self._snapshot(math.inf)], maxlen=2)
 
     def _give_back(self) -> None:
         self.problem = self.problem.with_all_data()
@@ -347,10 +372,13 @@ class Fit:
 
     def _fall_back(self) -> None:
         self.rate_factor = _RESTART_RATE
-        tensors = {**self.state, "input": self.input}
-        self.iteration, self.average = self.snapshots[0].restore(self.network, self.optimizers, tensors)
+        self._return_to(self.snapshots[0])
         if self.twin is not None:
             self.twin._fall_back()
+
+    def _return_to(self, snapshot: Snapshot) -> None:
+        tensors = {**self.state, "input": self.input}
+        self.iteration, self.average = snapshot.restore(self.network, self.optimizers, tensors)
 
     def finish(self, image: Tensor) -> Tensor:
         """Let the method end an image, join its parts, and undo the scale; ``(1, set, x, y[, z])``."""

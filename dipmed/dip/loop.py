@@ -211,16 +211,20 @@ class DeepImagePrior:
         stop = yield leg
         elsewhere = leg.seconds_elsewhere
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
-        if config.refit == "restart" and fit.rule.sets_data_apart and stop.rule != "interrupted":
-            generator.set_state(beginning)
-            whole = problem.with_all_data()
-            followed, raised, of_noise = follow_noise(config, whole)
-            more = _n_measured(whole) / _n_measured(problem)
-            again = self._leg(self._refit(whole, followed, more, fit.chosen_at, generator), after=iterations)
+        if config.refit != "continue" and fit.rule.sets_data_apart and stop.rule == fit.rule.name:
+            more = _n_measured(problem.with_all_data()) / _n_measured(problem)
+            if config.refit == "resume":
+                again = self._leg(fit, after=iterations - fit.chosen_at)
+                fit.resume(more * problem.noise_gain)
+            else:
+                generator.set_state(beginning)
+                whole = problem.with_all_data()
+                followed, raised, of_noise = follow_noise(config, whole)
+                again = self._leg(self._refit(whole, followed, more, fit.chosen_at, generator), after=iterations)
             end = yield again
             elsewhere += again.seconds_elsewhere
             curves["refit-loss"] = again.fit.losses
-            iterations += again.fit.iteration
+            iterations = again.after + again.fit.iteration
             if end.rule == "interrupted":  # the first fit has an image, a part of the second has not yet
                 stop = replace(end, iteration=stop.iteration)
             else:

@@ -11,7 +11,7 @@ from dipmed.scan import Reconstruction
 
 _CURVES = {
     "loss": "Disagreement of the network's image with the data that it was fitted to.",
-    "refit-loss": "The same in the second fit, to all data.",
+    "refit-loss": "The same once the fit saw all data.",
     "change": "Change of the image from one iteration to the next, relative to the image.",
 }
 _QUALITY = "Of the images along the fit, which never saw the reference."

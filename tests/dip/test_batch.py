@@ -37,7 +37,7 @@ def difference(one, other):
 
 @pytest.fixture
 def orders(small_scan):
-    """Four scans that differ, with fits of different length, seed and rule, one of them in two legs."""
+    """Five scans that differ, with fits of different length, seed and rule, two of them in two legs."""
     y, A, truth, variance = small_scan
     scans = {
         "a": (DeepImagePrior(SLOW, keep_weights=True), y),
@@ -52,6 +52,7 @@ def orders(small_scan):
             ),
             0.5 * y - A(truth.flip(2)),
         ),
+        "e": (DeepImagePrior(SLOW.replace(iterations=10, seed=2, held_out=0.2, refit="resume")), y - A(truth.flip(1))),
     }
     return [(name, prior, data, A) for name, (prior, data) in scans.items()]
 

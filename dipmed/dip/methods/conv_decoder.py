@@ -13,7 +13,7 @@ from dipmed import nets
 from dipmed.dip.data_term import AbsoluteTerm, ResidualTerm
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.own_input import check_own_input, seed_shape
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import build, to_image
 from dipmed.scan import DipmedError
 from operators import CartesianMRI, CartesianSampling, FourierTransform, LinearOperator
@@ -61,7 +61,7 @@ class ConvDecoder(FitMethod):
         "adam_rate": 8e-3,
         "data_consistency_steps": 1,
     }
-    ct_changes: ClassVar[Mapping[str, Any]] = {"data_consistency_steps": 0}
+    ct_changes: ClassVar[Mapping[str, Any]] = {**HELD_OUT_VIEWS, "data_consistency_steps": 0}
 
     channels: int = 64
     layers: int = 8

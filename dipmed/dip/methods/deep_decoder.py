@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dipmed import nets
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.own_input import check_own_input, seed_shape
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import build
 from dipmed.scan import DipmedError
 
@@ -53,6 +53,7 @@ class DeepDecoder(FitMethod):
         "renew_input": False,
         "adam_rate": 1e-2,
     }
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     channels: int = 128
     layers: int = 6

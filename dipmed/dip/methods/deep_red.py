@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dipmed.dip.denoisers import non_local_means, shifted_wavelets
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.scan import DipmedError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class DeepRED(FitMethod):
     )
     cost: ClassVar[float] = 1.5
     changes: ClassVar[Mapping[str, Any]] = PUBLISHED
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     denoiser: Literal["nlm", "wavelet"] = "nlm"
     strength: float = 0.05

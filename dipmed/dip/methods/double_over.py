@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.scan import DipmedError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class DoubleOverparameterisation(FitMethod):
     citation: ClassVar[str] = "arXiv:2006.08857"
     deviations: ClassVar[str] = "Adam for the network's weights, steps of the outliers relative to the largest datum"
     changes: ClassVar[Mapping[str, Any]] = PUBLISHED
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     outlier_rate: float = 0.1
     rings: bool = False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import Hourglass, to_channels
 from dipmed.nets.factory import build
 from dipmed.nets.masks import call_masked, keep_largest, mask_gradients, mask_weights, prunable_weights, relaxed_mask
@@ -61,6 +61,7 @@ class OptimalEyeSurgeon(FitMethod):
     citation: ClassVar[str] = "arXiv:2406.05288"
     deviations: ClassVar[str] = "500 steps for the mask at a rate of 0.1 instead of 60 000 at 0.01, group normalisation"
     changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "input_jitter": 0.0, "adam_rate": 1e-2}
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     keep: float = 0.05
     mask_steps: int = 500

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dipmed import nets
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.own_input import check_own_input, seed_shape
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import UNet, build, low_pass_noise
 from dipmed.nets.lipschitz import bound_convolutions, lipschitz_penalty, subtract_means
 from dipmed.nets.upsample import Upsampling
@@ -71,7 +71,7 @@ class FrequencyRegularised(FitMethod):
         "data_loss": "absolute",
         "data_consistency_steps": 1,
     }
-    ct_changes: ClassVar[Mapping[str, Any]] = {"data_loss": "squares", "data_consistency_steps": 0}
+    ct_changes: ClassVar[Mapping[str, Any]] = {**HELD_OUT_VIEWS, "data_loss": "squares", "data_consistency_steps": 0}
 
     architecture: Literal["decoder", "u-net"] = "decoder"
     blur: float = 0.8

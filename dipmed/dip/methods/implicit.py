@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dipmed.dip.method import FitMethod
 from dipmed.dip.methods.own_input import check_own_input
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import ImplicitNetwork, build, coordinates, fourier_features
 from dipmed.scan import DipmedError
 
@@ -59,6 +59,7 @@ class Implicit(FitMethod):
         "renew_input": False,
         "adam_rate": 1e-4,
     }
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     frequencies: int = 256
     frequency_scale: float = 2.0

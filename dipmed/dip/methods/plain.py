@@ -20,6 +20,7 @@ PUBLISHED: Mapping[str, Any] = {
     "nonnegative": False,
     "subpixels": 1,
     "refit_share": 0.0,
+    "renew_input": False,
     "gain": 1.0,
     "optimizer": "adam",
     "rate": 0.03,  # where Muon is asked for
@@ -33,8 +34,11 @@ PUBLISHED: Mapping[str, Any] = {
 IMAGE_INPUT: Mapping[str, Any] = {**PUBLISHED, "inputs": ("zero-filled",), "input_jitter": 0.0}
 """The same of methods that start from an image of the data, as it is."""
 
-BACK_PROJECTED: Mapping[str, Any] = {"inputs": ("fbp",)}
-"""That image, of projections."""
+HELD_OUT_VIEWS: Mapping[str, Any] = {"stop": "held-out", "refit": "resume"}
+"""Of projections: fits as long as published ones come to fit noise, and every view is missed that is not given back."""
+
+BACK_PROJECTED: Mapping[str, Any] = {**HELD_OUT_VIEWS, "inputs": ("fbp",)}
+"""The same of methods that start from an image."""
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Vanilla(FitMethod):
     citation: ClassVar[str] = "doi:10.1007/s11263-020-01303-4"
     deviations: ClassVar[str] = "our U-Net with group normalisation and no sigmoid, because images may have any sign"
     changes: ClassVar[Mapping[str, Any]] = PUBLISHED
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
 
 @dataclass
@@ -72,3 +77,4 @@ class TotalVariation(FitMethod):
     citation: ClassVar[str] = "doi:10.1088/1361-6420/aba415"
     deviations: ClassVar[str] = "isotropic variation, averaged over pixels, with one weight for all data"
     changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "input_jitter": 0.0, "tv_weight": 3e-3}
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dipmed.config import NetworkConfig
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import make_network
 from dipmed.scan import DipmedError
 
@@ -57,6 +57,7 @@ class DeepRandomProjector(FitMethod):
         "tv_weight": 0.2,
         "adam_rate": 0.03,
     }
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     input_channels: int = 3
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import to_channels
 from dipmed.scan import DipmedError
 
@@ -44,6 +44,7 @@ class SelfDiffusion(FitMethod):
         "the running average is returned, of 3000 steps in 40 stages where they take 4000 and more"
     )
     changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "input_jitter": 0.0, "data_loss": "norm", "tv_weight": 1e-4}
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     stages: int = 40
     last_variance: float = 0.02

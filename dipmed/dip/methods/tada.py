@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dipmed.dip.distance import distance_from_input
 from dipmed.dip.method import FitMethod
-from dipmed.dip.methods.plain import PUBLISHED
+from dipmed.dip.methods.plain import HELD_OUT_VIEWS, PUBLISHED
 from dipmed.nets import to_channels
 from dipmed.scan import DipmedError
 
@@ -45,6 +45,7 @@ class Tada(FitMethod):
         "where they have 0.5 and 0.01"
     )
     changes: ClassVar[Mapping[str, Any]] = {**PUBLISHED, "data_loss": "absolute"}
+    ct_changes: ClassVar[Mapping[str, Any]] = HELD_OUT_VIEWS
 
     noise: float = 0.1
     pull: float = 0.1

@@ -16,6 +16,34 @@ class Budget(StoppingRule):
         return Verdict(problem.data_error(sight.average) / float(problem.y.abs().square().sum()), keep=True)
 
 
+class Resumed(StoppingRule):
+    """Ends a fit that goes on with all data after some iterations, and keeps the one that explains these best.
+
+    So few iterations fit little more noise, but what the fit has not seen before can upset it.
+
+    Parameters
+    ----------
+    last
+        The iteration that ends it.
+    error
+        Of all data, squared, at the iterate from which the fit goes on.
+    """
+
+    name = "refit"
+    interval = 10
+
+    def __init__(self, last: int, error: float) -> None:
+        self.last = last
+        self._least = error
+
+    def watch(self, sight: Sight) -> Verdict | None:
+        error = sight.problem.data_error(sight.average)
+        keep = error <= self._least
+        self._least = min(self._least, error)
+        stop = "fitted on from there to all data" if sight.iteration >= self.last else None
+        return Verdict(error, keep, stop)
+
+
 class Until(StoppingRule):
     """Ends a fit after a number of iterations that another fit has found."""
 

@@ -6,7 +6,13 @@ import torch
 
 from dipmed.config import FitConfig, NetworkConfig
 from dipmed.dip import DeepImagePrior
+from dipmed.dip.fit import Fit
 from dipmed.dip.methods import FIT_METHODS
+from dipmed.dip.problem import make_problem
+from dipmed.dip.start import weights_of
+from dipmed.dip.stopping import Panel
+from dipmed.dip.stopping.base import Verdict
+from dipmed.dip.stopping.held_out import HeldOut
 from dipmed.scan import DipmedError
 from operators import Blur, Identity
 
@@ -79,6 +85,90 @@ def test_beginning_again_is_a_fit_to_all_data(small_scan):
     at_once = DeepImagePrior(config.replace(stop="budget"), noise_variance=variance)(y, A)
     assert again.raised == at_once.raised != {}
     assert torch.equal(again.image, at_once.image)
+
+
+@pytest.mark.parametrize(("stop", "further"), [("held-out", 0.25), ("self-referenced", 0.25)])
+def test_a_fit_goes_on_from_its_choice_with_what_was_set_apart(small_scan, stop, further):
+    y, A, _, variance = small_scan
+    config = TINY.replace(stop=stop, watch=(), refit="resume", held_out=0.2, iterations=60)
+    seen = []
+    fit = DeepImagePrior(config, noise_variance=variance, observer=lambda at, _: seen.append(at), observer_interval=10)
+    result = fit(y, A)
+    chosen = result.choices[stop]
+    assert chosen == 60
+    assert result.iterations == 60 + 10 * np.ceil(further * chosen / 10) == result.stop.iteration
+    assert result.stop.rule == stop
+    assert "from there" in result.stop.reason
+    assert seen == list(range(10, result.iterations + 1, 10))
+    assert len(result.curves["refit-loss"]) == 2
+
+
+class TakesTheTenth(HeldOut):
+    """Chooses the tenth iterate, and ends the fit at the thirtieth."""
+
+    def watch(self, sight):
+        return Verdict(0.0, keep=sight.iteration == 10, stop="thirty" if sight.iteration == 30 else None)
+
+
+@pytest.fixture
+def thirtieth(small_scan):
+    """A fit of 30 iterations with a fifth of the locations held out, the weights and the average of the tenth."""
+    y, A, _, _ = small_scan
+    config = TINY.replace(refit="resume", iterations=60)
+    problem = make_problem(
+        y,
+        A,
+        kspace_exponent=0.5,
+        held_out=0.2,
+        noise_variance=None,
+        generator=torch.Generator().manual_seed(0),
+    )
+    method = FIT_METHODS["dip"]()
+    fit = Fit(problem, config, method, Panel((TakesTheTenth(),), problem), torch.Generator().manual_seed(0), 0.0)
+    while fit.step() is None:
+        if fit.iteration == 10:
+            tenth = weights_of(fit.network), fit.average.clone(), fit.input.clone()
+    return fit, tenth
+
+
+def test_what_comes_after_the_choice_is_undone(thirtieth):
+    fit, (weights, average, seen) = thirtieth
+    assert (fit.iteration, fit.chosen_at) == (30, 10)
+    assert not torch.equal(weights_of(fit.network), weights)
+    fit.resume(1.25)
+    assert fit.iteration == 10
+    assert torch.equal(weights_of(fit.network), weights)
+    assert torch.equal(fit.average, average)
+    assert torch.equal(fit.input, seen)
+    assert fit.problem.held_out_mask is None
+    while fit.step() is None:
+        pass
+    assert fit.iteration == fit.chosen_at == 20
+    assert fit.problem.data_error(fit.chosen) < fit.problem.data_error(average)
+
+
+def test_a_fit_that_all_data_upset_keeps_its_choice(thirtieth):
+    fit, (_, average, _) = thirtieth
+    fit.resume(1.25)
+    fit.rate_factor = 300.0
+    while fit.step() is None:
+        pass
+    assert fit.problem.data_error(fit.candidate) > fit.problem.data_error(average)
+    assert torch.equal(fit.chosen, average)
+    assert fit.chosen_at == 10
+
+
+def test_what_was_set_apart_is_worth_going_on_for(small_scan):
+    y, A, truth, _ = small_scan
+    gained = []
+    for seed in SEEDS:
+        config = TINY.replace(watch=(), held_out=0.3, iterations=80, seed=seed, refit_share=0.0)
+        errors = [
+            float((DeepImagePrior(config.replace(refit=refit))(y, A).image - truth).norm())
+            for refit in ("continue", "resume")
+        ]
+        gained.append(1 - errors[1] / errors[0])
+    assert np.mean(gained) > 0.02, gained
 
 
 def test_the_data_themselves_are_given_back_near_the_end(small_scan):
