@@ -57,6 +57,9 @@ class FitConfig:
         projections near 2.2.
     input_jitter
         Standard deviation of the fresh Gaussian noise added to the input at each step; images peak as above.
+    first_jitter
+        That noise at the first step, from which it falls to `input_jitter`, see `dipmed.dip.jitter`. 0 for the same at
+        all steps.
     input_update, input_drift
         What the first image input moves to at each step, by the share ``input_drift``: the output
         (``"drift"``), or the output after a step towards the data (``"data-consistent"``).
@@ -135,6 +138,7 @@ class FitConfig:
     wavelet_threshold: float = 2e-3
     variation_weight: float = 8e-4
     input_jitter: float = 0.06
+    first_jitter: float = 0.0
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.02
     input_share: float = 0.0
@@ -176,6 +180,7 @@ class FitConfig:
             "warm_share must be in (0, 1]": 0 < self.warm_share <= 1,
             "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
             "gain must be positive": 0 < self.gain < math.inf,
+            "first_jitter must be finite and not negative": 0 <= self.first_jitter < math.inf,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "subpixels must be at least 1": self.subpixels >= 1,
             "seed must not be negative": self.seed >= 0,
@@ -194,9 +199,11 @@ class FitConfig:
     def warmed(self) -> Self:
         """The settings of a fit that starts from the weights of a neighbour.
 
-        It has less to learn: fewer iterations, smaller steps, and an input that moves the faster, to come as far.
+        It has less to learn: fewer iterations, smaller steps, no more noise on the input at first, and an input that
+        moves the faster, to come as far.
         """
         return self.replace(
+            first_jitter=0.0,
             iterations=max(1, round(self.warm_share * self.iterations)),
             rate=_WARM_RATE * self.rate,
             adam_rate=_WARM_RATE * self.adam_rate,
@@ -228,7 +235,7 @@ _CT = FitConfig(
 )
 
 # parts of pixels can fit more noise; from larger kernels one fit of two of a head phantom came 2 dB less far
-_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3)
+_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3, first_jitter=1.0)
 
 # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
 _CT_3D = _CT.replace(network=_IN_3D, input_update="none", input_jitter=0.03, gain=0.25)
@@ -256,7 +263,9 @@ PRESETS: dict[str, FitConfig] = {
     "ct-2d": _IN_PARTS,
     "ct-2d-fast": _IN_PARTS.replace(iterations=150),
     # more data leave less to a prior, and more to be fitted
-    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
+    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain, first_jitter=0.0),
+    # what total variation makes of so few is far from the image
+    "ct-2d-few-views": _IN_PARTS.replace(first_jitter=3.0, input_share=0.15),
     "ct-3d": _CT_3D,
     # differences along three axes add up to more variation than those along two
     "ct-3d-slices": _CT_3D.replace(

@@ -16,7 +16,10 @@ from dipmed.scan import DipmedError, ProjectionScan, Scan
 from dipmed.weights import PretrainedWeights
 
 MANY_VIEWS = 45
-"""From as many on slices of CT have a preset of their own; it was measured at 60, and the other up to 31."""
+"""From as many on slices of CT have a preset of their own; it was measured at 60, and the other at 30 and 31."""
+
+FEW_VIEWS = 24
+"""Below as many they have one as well, which was measured at 18."""
 
 
 @dataclass(frozen=True)
@@ -191,19 +194,25 @@ class ReconSettings:
 
 
 def with_preset(scan: Scan, settings: ReconSettings) -> ReconSettings:
-    """Name the preset for slices of many views, or for stacks of slices, where none was named and it is for them."""
+    """Name the preset for stacks of slices, or for slices of many or few views, where none was named."""
     if settings.preset is not None or not isinstance(scan, ProjectionScan):
         return settings
     if settings.mode in ("slab", "3d") and (scan.ndim == 2 or settings.rebin):
         return replace(settings, preset="ct-3d-slices")
     if settings.ndim_for(scan) != 2:
         return settings
-    return replace(settings, preset="ct-2d-many-views") if has_many_views(scan, settings) else settings
+    if has_many_views(scan, settings):
+        return replace(settings, preset="ct-2d-many-views")
+    return replace(settings, preset="ct-2d-few-views") if _kept_views(scan, settings) < FEW_VIEWS else settings
 
 
 def has_many_views(scan: ProjectionScan, settings: ReconSettings) -> bool:
     """Whether so many views are kept that slices of CT have a preset of their own."""
-    return (scan.n_views if settings.views is None else settings.views) >= MANY_VIEWS
+    return _kept_views(scan, settings) >= MANY_VIEWS
+
+
+def _kept_views(scan: ProjectionScan, settings: ReconSettings) -> int:
+    return scan.n_views if settings.views is None else settings.views
 
 
 def check_weights(settings: ReconSettings, names: Sequence[str], modality: str | None = None, ndim: int = 2) -> None:

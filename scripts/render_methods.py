@@ -58,6 +58,8 @@ def main() -> None:
         "published": "\n\n".join(case_table(case, group) for case, group in by_case(published).items()),
         "published-rules": rule_table(published),
         "edip-ct": scan_table([row for row in table if row["task"]["method"] == "edip"]),
+        "slow": method_columns(table),
+        "slow-optimizers": optimizer_table(swept, table),
         "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
         "rules": rule_table(table),
         "optimizers": optimizer_table(swept, table),
@@ -168,6 +170,18 @@ def scan_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def method_columns(rows: list[Row]) -> str:
+    """All scans, with a column for each of a few methods."""
+    fits = [row for row in rows if is_fit(row)]
+    names = sorted({row["task"]["method"] for row in fits})
+    lines = ["| scan | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for case, group in by_case(fits).items():
+        methods = by_method(group)
+        cells = (_scores(methods[name]) if name in methods else "" for name in names)
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def summary(rows: list[Row]) -> str:
     """The default against the best of the other fits and of the classical methods, at equal iterations and seconds."""
     lines = [
@@ -236,7 +250,11 @@ def gain_over(own: list[Row], classical: dict[str, list[Row]]) -> str:
 
 
 def _named(groups: dict[str, list[Row]], name: str | None) -> str:
-    return "" if name is None else f"{name} {text(mean(groups[name], 'psnr'))}, {text(mean(groups[name], 'ssim'), 3)}"
+    return "" if name is None else f"{name} {_scores(groups[name])}"
+
+
+def _scores(group: list[Row]) -> str:
+    return f"{text(mean(group, 'psnr'))}, {text(mean(group, 'ssim'), 3)}"
 
 
 def psnr_at(group: list[Row], seconds: float) -> float:

@@ -72,18 +72,21 @@ def test_auto_takes_images_as_they_were_measured_and_says_why():
         (60, {}, "ct-2d-many-views"),
         (45, {}, "ct-2d-many-views"),
         (44, {}, "ct-2d"),
+        (24, {}, "ct-2d"),
+        (23, {}, "ct-2d-few-views"),
+        (60, {"views": 18}, "ct-2d-few-views"),
         (60, {"views": 30}, "ct-2d"),
         (60, {"preset": "ct-2d"}, "ct-2d"),
         (60, {"mode": "3d"}, "ct-3d-slices"),
     ],
 )
-def test_slices_of_many_views_have_a_preset_of_their_own(n_views, options, preset):
+def test_slices_of_many_and_of_few_views_have_presets_of_their_own(n_views, options, preset):
     scan, _ = slices_of_ct(2, 8, n_views)
     settings = choose_mode(scan, ReconSettings(**options)).settings
     assert settings.preset_for("ct", settings.ndim_for(scan)) == preset
 
 
-@pytest.mark.parametrize(("views", "preset"), [(45, "ct-2d-many-views"), (None, "ct-2d")])
+@pytest.mark.parametrize(("views", "preset"), [(45, "ct-2d-many-views"), (24, "ct-2d"), (None, "ct-2d-few-views")])
 def test_compared_methods_have_the_preset_of_the_views_that_are_kept(views, preset):
     scan, _ = slices_of_ct(2, 8, 60)  # of which a quarter is kept where nothing else is said
     assert compare(scan, ["fbp"], ReconSettings(views=views)).settings.preset_for("ct", 2) == preset

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dipmed.config import FitConfig
 from dipmed.dip.inputs import make_input
+from dipmed.dip.jitter import jitter_level
 from dipmed.dip.optimizers import make_optimizers
 from dipmed.nets import make_network, to_channels
 
@@ -90,7 +91,7 @@ class FitMethod:
         """Return what the network sees at this step, ``(copy, channel, x, y[, z])``: the input and fresh noise."""
         # one after the other in memory, because drawing in another order takes torch ten times as long
         jitter = torch.empty(fit.input.shape, device=fit.device).normal_(generator=fit.jitter)
-        return fit.input.add(jitter, alpha=fit.config.input_jitter)
+        return fit.input.add(jitter, alpha=jitter_level(fit.config, fit.progress))
 
     def predict(self, fit: Fit, seen: Tensor) -> Tensor:
         """Turn what the network saw into the image that is compared with the data, ``(1, set, x, y[, z])``."""

@@ -11,6 +11,7 @@ from dipmed.dip.method import FitMethod
 PUBLISHED: Mapping[str, Any] = {
     "inputs": ("noise",),
     "input_jitter": 1 / 30,
+    "first_jitter": 0.0,
     "input_update": "none",
     "input_share": 0.0,
     "tv_weight": 0.0,

@@ -118,12 +118,16 @@ class Minimum:
         Iterations without a new minimum after which to stop.
     tolerance
         A value this close to the minimum, relatively, is kept in place of an earlier one.
+    share
+        Of the iterations so far, how many have to go by without a new minimum, if that is more than ``patience``: a
+        step that spoils a long fit is made good for as slowly as all else goes there.
     """
 
-    def __init__(self, what: str, patience: int, tolerance: float = 0.0) -> None:
+    def __init__(self, what: str, patience: int, tolerance: float = 0.0, share: float = 0.0) -> None:
         self.what = what
         self.patience = patience
         self.tolerance = tolerance
+        self.share = share
         self._best = float("inf")
         self._kept_at = 0
 
@@ -134,6 +138,7 @@ class Minimum:
         if keep:
             self._kept_at = iteration
         stop = None
-        if iteration - self._kept_at >= self.patience:
-            stop = f"{self.what} has not come near its minimum {self._best:.4g} for {self.patience} iterations"
+        in_vain = iteration - self._kept_at
+        if in_vain >= max(self.patience, self.share * iteration):
+            stop = f"{self.what} has not come near its minimum {self._best:.4g} for {in_vain} iterations"
         return Verdict(value, keep, stop)

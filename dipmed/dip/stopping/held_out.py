@@ -14,7 +14,7 @@ class HeldOut(StoppingRule):
     Parameters
     ----------
     patience
-        Iterations without a new minimum after which the fit stops.
+        Iterations without a new minimum after which the fit stops, and half of all iterations so far at least.
     tolerance
         An iterate whose error is this close to the minimum, relatively, is kept in place of an earlier one, so that
         noise in a flat curve does not cost the last iterations.
@@ -25,7 +25,7 @@ class HeldOut(StoppingRule):
     needs_held_out = True
 
     def __init__(self, patience: int = 200, tolerance: float = 0.01) -> None:
-        self._minimum = Minimum("the held-out error", patience, tolerance)
+        self._minimum = Minimum("the held-out error", patience, tolerance, share=0.5)
 
     def watch(self, sight: Sight) -> Verdict | None:
         return self._minimum.judge(sight.problem.held_out_error(sight.average), sight.iteration)

@@ -30,14 +30,21 @@ def noise_like(image, seed):
 
 def test_held_out_keeps_the_iterate_nearest_to_the_truth(problem, truth):
     rule = HeldOut(patience=30)
-    distances = [1.0, 0.5, 0.2, 0.05, 0.2, 0.5, 1.0]
+    distances = [1.0, 0.5, 0.2, 0.05, 0.2, 0.5, 1.0, 1.0]
     verdicts = [
         rule.watch(Sight(problem, 10 * i, None, truth + d * noise_like(truth, 1)))
         for i, d in enumerate(distances, start=1)
     ]
-    assert [v.keep for v in verdicts] == [True, True, True, True, False, False, False]
+    assert [v.keep for v in verdicts] == [True, True, True, True, False, False, False, False]
+    # half of all iterations is more than its patience
+    assert [v.stop is None for v in verdicts] == [True] * 7 + [False]
+    assert "40 iterations" in verdicts[-1].stop
+
+
+def test_held_out_is_patient_with_a_short_fit(problem, truth):
+    rule = HeldOut(patience=60)
+    verdicts = [rule.watch(Sight(problem, 10 * i, None, d * truth)) for i, d in enumerate([1, *[3] * 6], start=1)]
     assert [v.stop is None for v in verdicts] == [True] * 6 + [False]
-    assert "30 iterations" in verdicts[-1].stop
 
 
 def test_held_out_prefers_a_later_iterate_of_nearly_equal_error(problem, truth):
