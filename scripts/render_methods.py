@@ -57,6 +57,7 @@ def main() -> None:
         "preset-rules": rule_table(of_today),
         "published": "\n\n".join(case_table(case, group) for case, group in by_case(published).items()),
         "published-rules": rule_table(published),
+        "few-views": scan_table([row for row in table if row["task"]["method"] == "dip"]),
         "edip-ct": scan_table([row for row in table if row["task"]["method"] == "edip"]),
         "slow": method_columns(table),
         "slow-optimizers": optimizer_table(swept, table),
