@@ -290,7 +290,7 @@ class Fit:
             if verdict.keep:
                 self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
                 if self.config.refit == "resume" and self.rule.sets_data_apart:
-                    self._at_choice = self._snapshot(self.losses[-1][1])
+                    self._at_choice = self.snapshots[-1]  # rules that set data apart look when the loss is looked at
                 self._refit_if_due()
             reason = verdict.stop
         if reason is not None:

@@ -212,7 +212,7 @@ class DeepImagePrior:
         elsewhere = leg.seconds_elsewhere
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
         if config.refit != "continue" and fit.rule.sets_data_apart and stop.rule == fit.rule.name:
-            more = _n_measured(problem.with_all_data()) / _n_measured(problem)
+            more = _n_measured(problem.A) / _n_measured(problem.A_fit)
             if config.refit == "resume":
                 again = self._leg(fit, after=iterations - fit.chosen_at)
                 fit.resume(more * problem.noise_gain)
@@ -272,6 +272,6 @@ def _divided(A: LinearOperator, config: FitConfig) -> tuple[LinearOperator, FitC
     return A, config.replace(subpixels=1), words
 
 
-def _n_measured(problem: Problem) -> int:
-    """How many locations or views are fitted; 1 where they cannot be told apart."""
-    return int(problem.A_fit.mask.sum()) if isinstance(problem.A_fit, WITH_A_MASK) else 1
+def _n_measured(A: LinearOperator) -> int:
+    """How many locations or views are seen; 1 where they cannot be told apart."""
+    return int(A.mask.sum()) if isinstance(A, WITH_A_MASK) else 1

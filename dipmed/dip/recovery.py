@@ -52,7 +52,7 @@ class Snapshot:
         """Put the state back; return the iteration and the running average."""
         network.load_state_dict(self.network)
         for optimizer, state in zip(optimizers, self.optimizers, strict=True):
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(copy.deepcopy(state))  # which would go on with these very tensors
         with torch.no_grad():
             for name, value in self.tensors.items():
                 tensors[name].copy_(value)
