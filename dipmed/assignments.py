@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -67,9 +68,10 @@ def _reader(hint: Any) -> Callable[[str], Any] | None:
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         one = _reader(arguments[0])
         return None if one is None else partial(_read_several, one)
-    if origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
-        one = _reader(next(part for part in arguments if part is not type(None)))
-        return None if one is None else partial(_read_unless_none, one)
+    if origin in (Union, types.UnionType):
+        readers = [_reader(part) for part in arguments if part is not type(None)]
+        found = [reader for reader in readers if reader is not None]
+        return partial(_read_any, found, type(None) in arguments) if len(found) == len(readers) else None
     return None
 
 
@@ -77,5 +79,10 @@ def _read_several(read: Callable[[str], Any], text: str) -> tuple[Any, ...]:
     return tuple(read(part.strip()) for part in text.split(","))
 
 
-def _read_unless_none(read: Callable[[str], Any], text: str) -> Any:
-    return None if text.lower() == "none" else read(text)
+def _read_any(readers: Sequence[Callable[[str], Any]], takes_none: bool, text: str) -> Any:
+    if takes_none and text.lower() == "none":
+        return None
+    for read in readers[:-1]:
+        with suppress(ValueError, KeyError):
+            return read(text)
+    return readers[-1](text)

@@ -103,7 +103,8 @@ class FitConfig:
     averaging
         Decay of the running average of outputs, 0 for none.
     data_consistency_steps
-        Gradient steps towards all measured data that end the fit.
+        Gradient steps towards all measured data that end the fit; ``"auto"`` for as many as the noise in the data lets
+        gain, see `dipmed.dip.last_steps`.
     stop
         Name of the rule that decides; see `dipmed.dip.stopping`.
     watch
@@ -158,7 +159,7 @@ class FitConfig:
     final_rate: float = 0.0
     iterations: int = 320
     averaging: float = 0.99
-    data_consistency_steps: int = 2
+    data_consistency_steps: int | Literal["auto"] = "auto"
     stop: str = "held-out"
     watch: tuple[str, ...] | None = None
     held_out: float = 0.03
@@ -185,6 +186,8 @@ class FitConfig:
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "subpixels must be at least 1": self.subpixels >= 1,
             "seed must not be negative": self.seed >= 0,
+            "data_consistency_steps must be auto or not negative": self.data_consistency_steps == "auto"
+            or self.data_consistency_steps >= 0,
             "input_drift must be in [0, 1]": 0 <= self.input_drift <= 1,
             "input_share must be in [0, 1)": 0 <= self.input_share < 1,
             "at least one input is needed": bool(self.inputs),

@@ -222,6 +222,7 @@ def _part_record(part: Reconstruction) -> dict[str, Any]:
         "seconds": part.seconds,
         "scale": part.scale,
         "raised_weights": part.raised,
+        "last_steps": part.last_steps,
         "curves": part.curves,
         "choices": part.choices,
     }

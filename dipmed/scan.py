@@ -338,6 +338,8 @@ class Reconstruction:
         Whether the fit itself started from those of another one.
     raised
         Weights of the fit that the noise of its data raised above the settings, by name.
+    last_steps
+        Steps towards the data that the fit ended with.
     """
 
     image: Tensor
@@ -355,3 +357,4 @@ class Reconstruction:
     weights: Tensor | None = None
     is_warm: bool = False
     raised: dict[str, float] = field(default_factory=dict)
+    last_steps: int = 0

@@ -31,6 +31,7 @@ from bart_sweep import Row, sweep, sweep_trajectory
 from dipmed.compare import compare, find_reference
 from dipmed.config import FitConfig
 from dipmed.dip.inputs import wavelet_image
+from dipmed.dip.last_steps import end_with_data
 from dipmed.dip.problem import make_problem
 from dipmed.evaluate import score
 from dipmed.io import load
@@ -137,7 +138,7 @@ def score_input(job: Job, config: FitConfig, reference: NDArray[Any], support: N
         A_final=job.A_final,
     )
     image = wavelet_image(problem.A, problem.adjoint_data, generator, smooth_phase=problem.smooth_phase)
-    image = problem.towards_data(image, config.data_consistency_steps)
+    image, _ = end_with_data(problem, image, config.data_consistency_steps)
     seconds = time.perf_counter() - start
     return {**asdict(score(image[0].numpy(), reference, support)), "seconds": seconds}
 

@@ -16,11 +16,12 @@ class Options:
     kind: Literal["drift", "none"] = "drift"
     widths: tuple[int, ...] = (1, 2)
     limit: float | None = None
+    steps: int | Literal["auto"] = "auto"
     guide: torch.Tensor | None = None
 
 
 def test_only_what_a_text_can_give_is_assignable():
-    assert set(assignable(Options)) == {"count", "weight", "on", "kind", "widths", "limit"}
+    assert set(assignable(Options)) == {"count", "weight", "on", "kind", "widths", "limit", "steps"}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,8 @@ def test_only_what_a_text_can_give_is_assignable():
         ("widths", "16, 32", (16, 32)),
         ("limit", "none", None),
         ("limit", "2", 2.0),
+        ("steps", "2", 2),
+        ("steps", "auto", "auto"),
     ],
 )
 def test_a_text_becomes_a_value_of_the_type(key, text, value):
@@ -42,7 +45,8 @@ def test_a_text_becomes_a_value_of_the_type(key, text, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "text"), [("count", "1.5"), ("on", "maybe"), ("kind", "fast"), ("widths", "1,x"), ("limit", "")]
+    ("key", "text"),
+    [("count", "1.5"), ("on", "maybe"), ("kind", "fast"), ("widths", "1,x"), ("limit", ""), ("steps", "few")],
 )
 def test_a_value_of_another_type_is_named(key, text):
     with pytest.raises(DipmedError, match=f"{key} takes"):

@@ -113,6 +113,7 @@ class Fit:
         self.autocast = autocast(config, self.device)
         self.memory_format = last_format(len(self.shape))
         self.iteration = 0
+        self.last_steps = 0
         self.rate_factor = 1.0
         self.first_image: Tensor | None = None
         self.input = self._made_input()

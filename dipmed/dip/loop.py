@@ -245,6 +245,7 @@ class DeepImagePrior:
             weights=weights_of(fit.network) if self.keep_weights else None,
             is_warm=self.start is not None,
             raised=raised,
+            last_steps=fit.last_steps,
         )
 
     def _refit(self, whole: Problem, config: FitConfig, more: float, chosen_at: int, generator: torch.Generator) -> Fit:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dipmed.config import FitConfig
 from dipmed.dip.inputs import make_input
 from dipmed.dip.jitter import jitter_level
+from dipmed.dip.last_steps import end_with_data
 from dipmed.dip.optimizers import make_optimizers
 from dipmed.nets import make_network, to_channels
 
@@ -127,7 +128,9 @@ class FitMethod:
 
     def result(self, fit: Fit, image: Tensor) -> Tensor:
         """Turn the chosen image into the one that is returned, in the units of the fit."""
-        return fit.problem.towards_data(fit.with_first_image(image), fit.config.data_consistency_steps)
+        steps = fit.config.data_consistency_steps
+        image, fit.last_steps = end_with_data(fit.problem, fit.with_first_image(image), steps)
+        return image
 
     def standard_deviation(self, fit: Fit) -> Tensor | None:
         """How far the images lie apart that the method has drawn, ``(1, x, y[, z])``; None where it draws none.
