@@ -10,6 +10,7 @@ from dipmed.scan import DipmedError
 CONFIG = FitConfig(
     network=NetworkConfig(channels=(8, 8), skip_channels=4, up_channels=8),
     inputs=("zero-filled",),
+    data_consistency_steps=2,  # as many as pay would make up for a network that has not learned
     gain=1.0,
     rate=0.03,
     iterations=40,
