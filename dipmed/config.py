@@ -72,10 +72,9 @@ class FitConfig:
         Take more of `tv_weight`, and of what weight its input is made with, where the data hold more noise than usual,
         see `dipmed.dip.noise_weights`. A weight that is chosen for a reconstruction, by ``--set``, turns this off.
     kspace_exponent
-        K-space is weighted by distance from its centre to this power, since a few central samples hold nearly all the
-        energy, and projections by frequency along their columns; 0 weights all alike, but for the density of a
-        trajectory. Higher ones need fewer iterations, and raise the noise where k-space is as noisy everywhere, as it
-        is in CT.
+        Cartesian data are weighted by distance from the centre to this power, since a few central samples hold
+        nearly all the energy, and projections by frequency along their columns; 0 weights all alike. Higher ones need
+        fewer iterations, and raise the noise where k-space is as noisy everywhere, as it is in CT.
     phase_weight
         Weight of the penalty on what is out of phase with a low-resolution image, see `dipmed.dip.phase`; it does
         nothing where the centre of k-space is not fully sampled. Set it to 0 where fine detail of the phase matters.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dipmed.config import DataLoss
-from operators import CartesianMRI, ImageMask, LinearOperator, NonCartesianMRI, Series
+from operators import CartesianMRI, ImageMask, LinearOperator, Series
 
 
 class DataTerm(Protocol):
@@ -164,9 +164,6 @@ def make_data_term(A: LinearOperator, y: Tensor, weights: Tensor | None = None, 
         return SeriesTerm([make_data_term(one, data, weights, loss) for one, data in pairs], A)
     if loss == "absolute":
         return AbsoluteTerm(A, y, weights)
-    if weights is not None and isinstance(A, NonCartesianMRI):
-        # an operator of its own, whose normal operator needs no non-uniform transform
-        return NormalTerm(A.with_weights(A.weights * weights), y * weights.sqrt())
     if weights is not None or isinstance(A, CartesianMRI | ImageMask):
         return ResidualTerm(A, y, weights)
     return NormalTerm(A, y)

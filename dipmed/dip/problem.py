@@ -17,6 +17,7 @@ from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
 from dipmed.solvers import conjugate_gradients
 from operators import (
+    CartesianMRI,
     FilteredProjector,
     ImageMask,
     LinearOperator,
@@ -55,8 +56,7 @@ class Problem:
         The operator of the steps towards the data that end the fit, which may see beyond the support, and its
         ``Aᴴy``.
     weights
-        Weight of each location in the data term, ``(x, y[, z])`` or ``(sample,)``, beside those that the operator has;
-        None for one.
+        Weight of each location in the data term, ``(x, y[, z])``; None for those that the operator has.
     data_loss
         Of which residuals, see `dipmed.config.FitConfig`.
     data_term
@@ -291,22 +291,18 @@ def _scale(A: LinearOperator, y: Tensor) -> float:
 
 
 def _radial_weights(A: LinearOperator, exponent: float) -> Tensor | None:
-    """Weight each k-space location by its distance from the centre to the power ``2 * exponent``, at most 1.
-
-    Samples along a trajectory have weights against their density as well, in the operator.
-    """
+    """Weight each k-space location by its distance from the centre to the power ``2 * exponent``, at most 1."""
     if isinstance(A, Slices):
         A = A.operators[0]
-    if exponent == 0 or not isinstance(A, MRIOperator):
+    if exponent == 0 or not isinstance(A, CartesianMRI):
         return None
-    matrix = A.domain.shape[1:]
     squared = torch.zeros((), device=A.mask.device)
-    for along, n in zip(A.positions, matrix, strict=True):
+    for along, n in zip(A.positions, A.mask.shape, strict=True):
         squared = squared + (along / (n / 2)).square()
     # the offset keeps the centre itself in the fit
-    offset = 6 / max(matrix)
+    offset = 6 / max(A.mask.shape)
     weights = (squared.sqrt() + offset) ** (2 * exponent)
-    return (weights / weights.max()).float()
+    return weights / weights.max()
 
 
 def phase_penalty(A: LinearOperator, y: Tensor, weight: float) -> SmoothPhase | None:

@@ -30,10 +30,8 @@ def test_both_forms_agree(along_spokes, factor):
 
 def test_a_fit_along_a_trajectory_needs_the_normal_operator_alone(along_spokes, small_scan, monkeypatch):
     A, y, x = along_spokes
-    terms = make_data_term(A, y), make_data_term(A, y, torch.rand(len(A.trajectory)))
-    monkeypatch.setattr(type(A.transform), "_transform", None)
-    for term in terms:
-        term.gradient(x)
-    monkeypatch.undo()
+    term = make_data_term(A, y)
+    monkeypatch.setattr(A.transform, "_transform", None)
+    term.gradient(x)
     y, A, _, _ = small_scan
     assert isinstance(make_data_term(A, y), ResidualTerm)
