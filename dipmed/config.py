@@ -102,8 +102,8 @@ class FitConfig:
     averaging
         Decay of the running average of outputs, 0 for none.
     data_consistency_steps
-        Gradient steps towards all measured data that end the fit; ``"auto"`` for as many as the noise in the data lets
-        gain, see `dipmed.dip.last_steps`.
+        Gradient steps towards all measured data that end the fit; ``"auto"`` for two, and more where the noise in the
+        data lets them gain, see `dipmed.dip.last_steps`.
     stop
         Name of the rule that decides; see `dipmed.dip.stopping`.
     watch

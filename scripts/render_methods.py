@@ -1,8 +1,8 @@
 """Tables and plots of the benchmark of methods, from its rows.
 
 Run as ``python scripts/render_methods.py ROWS.jsonl --page docs/benchmark-methods.md --images docs/img``. What stands
-between comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of the page is replaced; the words around it stay. ``--only``
-names the tables to replace where the rows are a part of all, and leaves the plots as they are.
+between comments ``<!-- NAME -->`` and ``<!-- /NAME -->`` of the page is replaced, where there are rows for it; the
+words around it stay.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--only", help="tables to replace, without the plots; by default all")
     chosen = parser.parse_args()
     # the clock's where a row has no others, as the first ones had
     rows = [
@@ -46,36 +45,27 @@ def main() -> None:
     published = [row for row in as_preset if row not in presets]
     in_parts = [row for row in rows if subpixels(row) > 1 and row not in published]
     rows = [row for row in rows if row not in as_preset and row not in in_parts]
-    whole, divided = ([row for row in presets if (subpixels(row) > 1) == is_divided] for is_divided in (False, True))
-    of_today = [row for row in whole if row["task"]["case"] not in by_case(divided)] + divided
     table, swept = final_rows(rows), swept_rows(rows)
     page = chosen.page.read_text()
-    parts = {
-        "summary": summary(table),
-        "presets": preset_table(whole, table),
-        "presets-in-parts": preset_table(divided, in_parts),
-        "preset-rules": rule_table(of_today),
-        "published": "\n\n".join(case_table(case, group) for case, group in by_case(published).items()),
-        "published-rules": rule_table(published),
-        "few-views": scan_table([row for row in table if row["task"]["method"] == "dip"]),
-        "edip-ct": scan_table([row for row in table if row["task"]["method"] == "edip"]),
-        "slow": method_columns(table),
-        "slow-optimizers": optimizer_table(swept, table),
-        "cases": "\n\n".join(case_table(case, group) for case, group in by_case(table).items()),
-        "rules": rule_table(table),
-        "optimizers": optimizer_table(swept, table),
-    }
-    names = parts if chosen.only is None else chosen.only.split(",")
-    for name in names:
-        page, n = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>\n{parts[name]}\n\n\g<2>", page, flags=re.S
-        )
+    parts = {}
+    if presets:
+        parts["presets"] = preset_table(presets, [*table, *in_parts, *presets])
+        parts["preset-rules"] = rule_table(presets)
+    if published:
+        parts["published"] = "\n\n".join(case_table(case, group) for case, group in by_case(published).items())
+        parts["published-rules"] = rule_table(published)
+    if any(map(is_fit, table)):
+        parts["summary"] = summary(table)
+        parts["cases"] = "\n\n".join(case_table(case, group) for case, group in by_case(table).items())
+        parts["rules"] = rule_table(table)
+        parts["optimizers"] = optimizer_table(swept, table)
+        plot_curves(table, chosen.images / "methods-curves.png")
+        plot_seconds(table, chosen.images / "methods-seconds.png")
+    for name, part in parts.items():
+        page, n = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>\n{part}\n\n\g<2>", page, flags=re.S)
         if n != 1:
             raise SystemExit(f"{chosen.page} has no place for {name}: a comment <!-- {name} --> and its end")
     chosen.page.write_text(page)
-    if chosen.only is None:
-        plot_curves(table, chosen.images / "methods-curves.png")
-        plot_seconds(table, chosen.images / "methods-seconds.png")
 
 
 def final_rows(rows: list[Row]) -> list[Row]:
@@ -158,28 +148,6 @@ def case_table(case: str, rows: list[Row]) -> str:
             str(len(group)),
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def scan_table(rows: list[Row]) -> str:
-    """One method on all its scans."""
-    lines = ["| scan | rates | PSNR dB | SSIM | regret dB | s | n |", "|---|---|---|---|---|---|---|"]
-    for case, group in by_case(rows).items():
-        digits = {"psnr": 2, "ssim": 3, "regret": 2, "cpu_seconds": 1}
-        cells = (case, _rates(group[0]), *(text(mean(group, key), n) for key, n in digits.items()), str(len(group)))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def method_columns(rows: list[Row]) -> str:
-    """All scans, with a column for each of a few methods."""
-    fits = [row for row in rows if is_fit(row)]
-    names = sorted({row["task"]["method"] for row in fits})
-    lines = ["| scan | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for case, group in by_case(fits).items():
-        methods = by_method(group)
-        cells = (_scores(methods[name]) if name in methods else "" for name in names)
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -53,9 +53,10 @@ def test_the_steps_that_pay_predict_data_nearly_as_well_as_any_number(measured, 
         for n in range(MOST + 1)
     ]
     n = steps_that_pay(problem, image)
-    assert errors[n] <= 1.1 * min(errors)
+    assert n >= 2
+    assert errors[n] <= 1.1 * min(errors[2:])
     assert sigma > 1e-4 or n > 10
-    assert sigma < 0.05 or n <= 1
+    assert sigma < 0.05 or n == 2
 
 
 def test_a_single_coil_cannot_tell_its_noise(small_scan):
