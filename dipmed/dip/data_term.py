@@ -55,7 +55,7 @@ class ResidualTerm:
 
     def _square(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         weighted = residual if self.weights is None else residual * self.weights
-        return _inner(residual, weighted), weighted
+        return inner(residual, weighted), weighted
 
 
 class NormalTerm:
@@ -85,7 +85,7 @@ class NormalTerm:
         return self._value(x, normal), (normal - self.adjoint_data) * 2
 
     def _value(self, x: Tensor, normal: Tensor) -> Tensor:
-        product = _inner(x, normal - 2 * self.adjoint_data, torch.float64)
+        product = inner(x, normal - 2 * self.adjoint_data, torch.float64)
         return (product + len(x) * self._energy).clamp(min=0).float()
 
 
@@ -150,8 +150,8 @@ class SeriesTerm:
         return torch.stack(values).sum(), self.A.join(gradients)
 
 
-def _inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Real part of ``⟨a, b⟩``, summed in another precision where one is given."""
+def inner(a: Tensor, b: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the real part of ``⟨a, b⟩``, summed in another precision where one is given."""
     if not a.is_complex():
         return torch.sum(a * b, dtype=dtype)
     return torch.sum(a.real * b.real + a.imag * b.imag, dtype=dtype)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dipmed.dip.data_term import inner
 from dipmed.dip.noise import Noise
 from dipmed.dip.problem import Problem
 
@@ -74,14 +75,11 @@ def _follow(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
     """
     A = problem.A_final
     first = gradient = A.adjoint(residual[None])
-    remaining, explained = [float(residual.abs().square().sum(dtype=torch.float64))], [0.0]
+    remaining, explained = [float(inner(residual, residual, torch.float64))], [0.0]
     for _ in range(MOST):
         normal = A.N(gradient)
-        remaining.append(remaining[-1] - 2 * _product(gradient, gradient) + _product(gradient, normal))
-        explained.append(explained[-1] + _product(gradient, first))
+        change = inner(gradient, normal, torch.float64) - 2 * inner(gradient, gradient, torch.float64)
+        remaining.append(remaining[-1] + float(change))
+        explained.append(explained[-1] + float(inner(gradient, first, torch.float64)))
         gradient = gradient - normal
     return torch.tensor(remaining, dtype=torch.float64), torch.tensor(explained, dtype=torch.float64)
-
-
-def _product(a: Tensor, b: Tensor) -> float:
-    return float((a.conj() * b).real.sum(dtype=torch.float64))

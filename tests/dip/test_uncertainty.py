@@ -55,6 +55,25 @@ def test_jitter_spreads_with_the_noise_and_leaves_the_image_alone(small_scan):
     assert spreads[0].shape == (1, 24, 20)
 
 
+def test_the_last_steps_are_those_of_the_image_and_not_of_the_map(small_scan):
+    class Counted(Default):
+        """Each image that is ended has a step more than the one before."""
+
+        n = 0
+
+        def result(self, fit, image):
+            ended = super().result(fit, image)
+            self.n += 1
+            fit.last_steps = self.n
+            return ended
+
+    y, A, _, _ = small_scan
+    method = Counted()
+    result = DeepImagePrior(TINY, method=method, uncertainty=Uncertainty("jitter", 2))(y, A)
+    assert method.n == 3
+    assert result.last_steps == 1
+
+
 def test_samples_of_the_method_are_in_the_units_of_the_data(small_scan):
     y, A, _, _ = small_scan
     config = LangevinDynamics.configure(TINY, "mri").replace(iterations=20)
