@@ -85,7 +85,7 @@ def fit(kept: Views, others: Views, settings: ReconSettings, n_parts: int) -> tu
     start = time.perf_counter()
     leg = next(DeepImagePrior(own.fit_config("ct", 2)).course(*kept))
     leg.run()
-    image = leg.fit.chosen[0] / leg.fit.problem.scale  # before its parts are joined
+    image = leg.fit.ending.chosen[0] / leg.fit.problem.scale  # before its parts are joined
     return error(image, others, n_parts), time.perf_counter() - start
 
 

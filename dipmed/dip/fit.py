@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dipmed.config import FitConfig
 from dipmed.dip.copies import Probe
+from dipmed.dip.ending import Ending
 from dipmed.dip.method import FitMethod
 from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
 from dipmed.dip.precision import autocast
@@ -20,7 +21,7 @@ from dipmed.dip.problem import Problem
 from dipmed.dip.progress import Progress
 from dipmed.dip.recovery import Snapshot, has_diverged
 from dipmed.dip.start import start_from
-from dipmed.dip.stopping import Panel, Sight
+from dipmed.dip.stopping import Panel
 from dipmed.dip.stopping.budget import Resumed
 from dipmed.nets import channels_last, checkpoint_activations, last_format, to_channels, to_image
 from dipmed.scan import DivergedError, StopReason
@@ -103,8 +104,6 @@ class Fit:
         self.problem = problem
         self.config = config
         self.method = method
-        self.panel = panel
-        self.rule = panel.deciding
         self.generator = generator
         self.start = start
         self.device = problem.y.device
@@ -129,11 +128,8 @@ class Fit:
         self.jitter = torch.Generator(self.device).manual_seed(config.seed + 1)
         self.state: dict[str, Tensor] = {}
         self.average: Tensor | None = None
-        self.chosen: Tensor = problem.adjoint_data[None]
-        self.chosen_at = 0
-        self.refit_from: int | None = None
-        self._at_choice: Snapshot | None = None
-        self.output = self.chosen
+        self.output: Tensor = problem.adjoint_data[None]
+        self.ending = Ending(panel, self.output)
         self._told: Counter[str] = Counter()
         self.losses: list[tuple[int, float]] = []
         method.begin(self)
@@ -143,13 +139,14 @@ class Fit:
     @property
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """The loss and each rule's criterion, ``(iteration, value)``."""
-        self.panel.settle()
-        return {"loss": self.losses, **self.panel.curves}
+        panel = self.ending.panel
+        panel.settle()
+        return {"loss": self.losses, **panel.curves}
 
     @property
     def choices(self) -> dict[str, int]:
         """The iteration that each rule would return."""
-        return self.panel.choices(self.iteration, self.chosen_at)
+        return self.ending.panel.choices(self.iteration, self.ending.chosen_at)
 
     @property
     def candidate(self) -> Tensor:
@@ -217,7 +214,7 @@ class Fit:
                 return None
             self.losses.append((self.iteration, value))
             self._remember(value)
-        return self._judge()
+        return self.ending.judge(self)
 
     def _advance(self) -> Tensor:
         self.decay_rates()
@@ -235,7 +232,7 @@ class Fit:
 
     def decay_rates(self) -> None:
         """Set the learning rates of the next step."""
-        decays = self.config.schedule == "cosine" and not self.rule.needs_constant_rate
+        decays = self.config.schedule == "cosine" and not self.ending.rule.needs_constant_rate
         decay = cosine_decay(self.progress, self.config.final_rate) if decays else 1.0
         set_rate(self.optimizers, self.rate_factor * decay)
 
@@ -281,36 +278,6 @@ class Fit:
         decay = min(self.config.averaging, self.iteration / (self.iteration + 10))
         self.average = torch.lerp(self.output, self.average, decay)
 
-    def _judge(self) -> StopReason | None:
-        reason = None
-        refitting = self.refit_from is not None
-        if refitting:
-            self.chosen, self.chosen_at = self.candidate, self.iteration
-        verdict = self.panel.judge(self._sight(), refitting=refitting)
-        if verdict is not None:
-            if verdict.keep:
-                self.chosen, self.chosen_at = self.candidate.clone(), self.iteration
-                if self.config.refit == "resume" and self.rule.sets_data_apart:
-                    self._at_choice = self.snapshots[-1]  # rules that set data apart look when the loss is looked at
-                self._refit_if_due()
-            reason = verdict.stop
-        if reason is not None:
-            return StopReason(self.rule.name, self.chosen_at, reason)
-        if self.progress >= 1:
-            return self._end_of_budget()
-        return None
-
-    def _sight(self) -> Sight:
-        twin = None if self.twin is None else self.twin.candidate
-        return Sight(self.problem, self.iteration, self.output, self.candidate, twin, self.probe)
-
-    def _refit_if_due(self) -> None:
-        """Give back what was set apart for the end of a fit that its rule has found no fault with so far."""
-        goes_on = self.config.refit == "continue" and self.rule.sets_data_apart
-        if goes_on and 1 - self.config.refit_share <= self.progress < 1:
-            self.refit_from = self.iteration
-            self._give_back()
-
     def resume(self, more: float) -> None:
         """Go back to the iterate that the rule has chosen, to fit all data from there.
 
@@ -319,40 +286,27 @@ class Fit:
         more
             Of iterations, by what the chosen ones are multiplied in all.
         """
-        if self._at_choice is not None:  # else the last one was taken, because the rule had nothing to say
-            self._return_to(self._at_choice)
-            self._at_choice = None
+        chosen = self.ending.chosen
+        if self.ending.snapshot is not None:  # else the last one was taken, because the rule had nothing to say
+            self._return_to(self.ending.snapshot)
         self.twin = None  # whose rule has seen enough
-        self._give_back()
+        self.give_back()
         n_further = math.ceil((more - 1) * self.iteration / Resumed.interval) * Resumed.interval
         last = self.iteration + max(Resumed.interval, n_further)
         self.config = self.config.replace(iterations=max(last, round(more * self.config.iterations)))
-        self.panel = Panel((Resumed(last, self.problem.data_error(self.chosen)),), self.problem)
-        self.rule = self.panel.deciding
+        rule = Resumed(last, self.problem.data_error(chosen))
+        self.ending = Ending(Panel((rule,), self.problem), chosen, self.ending.chosen_at)
         self.losses = []
         self.snapshots = deque([self._snapshot(math.inf)], maxlen=2)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Fit the data as well that were set apart."""
         self.problem = self.problem.with_all_data()
         if self.config.renew_input:
             with torch.no_grad():
                 self.input.copy_(self._made_input())
         if self.twin is not None:
-            self.twin._give_back()
-
-    def _end_of_budget(self) -> StopReason:
-        if self.chosen_at == 0 or self.rule.name == "budget":
-            self.chosen, self.chosen_at = self.candidate, self.iteration
-        by_time = self.iteration < self.config.iterations
-        limit = f"the time limit of {self.config.time_limit:g} s" if by_time else f"all {self.iteration} iterations"
-        reason = f"{limit} were used"
-        if self.refit_from is not None:
-            reason += f", those after {self.refit_from} with {self._returned}"
-        return StopReason("time-limit" if by_time else self.rule.name, self.chosen_at, reason)
-
-    @property
-    def _returned(self) -> str:
-        return "the held-out locations" if self.rule.needs_held_out else "the data themselves"
+            self.twin.give_back()
 
     def _remember(self, loss: float) -> None:
         self.snapshots.append(self._snapshot(loss))
@@ -389,15 +343,15 @@ class Fit:
     def report(self, after: int = 0) -> Progress:
         """What a progress display may show now; iterations are counted on from those of a fit before."""
         elapsed = time.perf_counter() - self.start
-        curves = self.panel.curves
-        judged = curves[self.rule.name]
+        curves, rule = self.ending.panel.curves, self.ending.rule.name
+        judged = curves[rule]
         new = {name: [(after + at, value) for at, value in curves[name][self._told[name] :]] for name in curves}
         self._told = Counter({name: len(points) for name, points in curves.items()})
         return Progress(
             iteration=after + self.iteration,
             iterations=after + self.config.iterations,
             data_error=self.losses[-1][1],
-            rule=self.rule.name,
+            rule=rule,
             criterion=judged[-1][1] if judged else None,
             points=new,
             seconds=elapsed,

@@ -74,7 +74,7 @@ class Leg:
         if self.fit.iteration == 0 and not self.after:
             raise KeyboardInterrupt
         words = f"interrupted at iteration {self.after + self.fit.iteration}"
-        return StopReason("interrupted", self.fit.chosen_at, words)
+        return StopReason("interrupted", self.fit.ending.chosen_at, words)
 
 
 Course = Generator[Leg, StopReason, Reconstruction]
@@ -211,16 +211,16 @@ class DeepImagePrior:
         stop = yield leg
         elsewhere = leg.seconds_elsewhere
         curves, choices, iterations = fit.curves, fit.choices, fit.iteration
-        if config.refit != "continue" and fit.rule.sets_data_apart and stop.rule == fit.rule.name:
+        if config.refit != "continue" and fit.ending.rule.sets_data_apart and stop.rule == fit.ending.rule.name:
             more = _n_measured(problem.A) / _n_measured(problem.A_fit)
             if config.refit == "resume":
-                again = self._leg(fit, after=iterations - fit.chosen_at)
+                again = self._leg(fit, after=iterations - fit.ending.chosen_at)
                 fit.resume(more * problem.noise_gain)
             else:
                 generator.set_state(beginning)
                 whole = problem.with_all_data()
                 followed, raised, of_noise = follow_noise(config, whole)
-                again = self._leg(self._refit(whole, followed, more, fit.chosen_at, generator), after=iterations)
+                again = self._leg(self._refit(whole, followed, more, fit.ending.chosen_at, generator), after=iterations)
             end = yield again
             elsewhere += again.seconds_elsewhere
             curves["refit-loss"] = again.fit.losses
@@ -229,7 +229,7 @@ class DeepImagePrior:
                 stop = replace(end, iteration=stop.iteration)
             else:
                 fit, stop = again.fit, replace(end, rule=stop.rule, reason=f"{stop.reason}; {end.reason}")
-        image = fit.finish(fit.chosen)
+        image = fit.finish(fit.ending.chosen)
         last_steps = fit.last_steps  # before those of other images, of which a map is made
         assumption = None if problem.noise is None else problem.noise.assumption
         return Reconstruction(

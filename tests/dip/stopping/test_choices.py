@@ -133,7 +133,7 @@ def thirtieth(small_scan):
 
 def test_what_comes_after_the_choice_is_undone(thirtieth):
     fit, (weights, average, seen) = thirtieth
-    assert (fit.iteration, fit.chosen_at) == (30, 10)
+    assert (fit.iteration, fit.ending.chosen_at) == (30, 10)
     assert not torch.equal(weights_of(fit.network), weights)
     fit.resume(1.25)
     assert fit.iteration == 10
@@ -143,8 +143,8 @@ def test_what_comes_after_the_choice_is_undone(thirtieth):
     assert fit.problem.held_out_mask is None
     while fit.step() is None:
         pass
-    assert fit.iteration == fit.chosen_at == 20
-    assert fit.problem.data_error(fit.chosen) < fit.problem.data_error(average)
+    assert fit.iteration == fit.ending.chosen_at == 20
+    assert fit.problem.data_error(fit.ending.chosen) < fit.problem.data_error(average)
 
 
 def test_a_fit_that_all_data_upset_keeps_its_choice(thirtieth):
@@ -154,8 +154,8 @@ def test_a_fit_that_all_data_upset_keeps_its_choice(thirtieth):
     while fit.step() is None:
         pass
     assert fit.problem.data_error(fit.candidate) > fit.problem.data_error(average)
-    assert torch.equal(fit.chosen, average)
-    assert fit.chosen_at == 10
+    assert torch.equal(fit.ending.chosen, average)
+    assert fit.ending.chosen_at == 10
 
 
 def test_what_was_set_apart_is_worth_going_on_for(small_scan):
