@@ -26,7 +26,8 @@ from dipmed.methods import METHODS
 
 Row = dict[str, Any]
 NAMED = ("dip", "dip-vanilla", "dip-tv", "aseqdip", "self-guided", "tada", "conv-decoder", "edip", "self-diffusion")
-COLOURS = {name: f"C{number}" for number, name in enumerate(NAMED)}
+COLOURS = {name: f"C{number}" for name, number in zip(NAMED, (0, 1, 2, 3, 4, 5, 6, 9, 8), strict=True)}
+"""Without the seventh, a grey: those without a name are grey."""
 
 
 def main() -> None:
