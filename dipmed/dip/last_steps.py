@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from dipmed.dip.data_term import inner
 from dipmed.dip.noise import Noise
-from dipmed.dip.problem import Problem
+from operators import LinearOperator
+
+if TYPE_CHECKING:
+    from dipmed.dip.problem import Problem
 
 MOST = 20
 """Steps that are looked ahead; after as many an image explains next to all that any image can."""
@@ -57,10 +60,8 @@ def steps_that_pay(problem: Problem, image: Tensor) -> int:
         2 to `MOST`; 2 where noise and error cannot be told apart, as with a single coil.
     """
     A = problem.A_final
-    image = image * problem.support
-    noise = Noise(A, 1.0).draw(torch.Generator().manual_seed(0))[0]
-    remaining, _ = _follow(problem, problem.y - A(image)[0])
-    white, explained = _follow(problem, noise)
+    remaining, _ = _follow(A, problem.y - A(image * problem.support)[0])
+    white, explained = problem.white_noise_followed
     if white[-1] < _REDUNDANT * white[0]:
         return _LEAST
     variance = remaining[-1] / white[-1]
@@ -68,12 +69,16 @@ def steps_that_pay(problem: Problem, image: Tensor) -> int:
     return max(_LEAST, int(risks.argmin()))
 
 
-def _follow(problem: Problem, residual: Tensor) -> tuple[Tensor, Tensor]:
+def follow_white_noise(A: LinearOperator) -> tuple[Tensor, Tensor]:
+    """Take steps towards one draw of white noise of unit variance; return what `_follow` does."""
+    return _follow(A, Noise(A, 1.0).draw(torch.Generator().manual_seed(0))[0])
+
+
+def _follow(A: LinearOperator, residual: Tensor) -> tuple[Tensor, Tensor]:
     """Take steps; return after each number of them the energy of what remains of a residual, and ``rᴴP r``.
 
     Both are sums of small changes, which single precision holds, where a difference of energies would not.
     """
-    A = problem.A_final
     first = gradient = A.adjoint(residual[None])
     remaining, explained = [float(inner(residual, residual, torch.float64))], [0.0]
     for _ in range(MOST):

@@ -12,6 +12,7 @@ from dipmed.calib.scale import data_scale
 from dipmed.config import DataLoss
 from dipmed.dip.data_term import DataTerm, make_data_term
 from dipmed.dip.hold_out import WITH_A_MASK, hold_out
+from dipmed.dip.last_steps import follow_white_noise
 from dipmed.dip.noise import Noise, estimate_noise
 from dipmed.dip.phase import SmoothPhase, low_resolution_image
 from dipmed.scan import DipmedError, ShapeError
@@ -130,6 +131,11 @@ class Problem:
         for _ in range(steps):
             x = x - (self.A_final.N(x) - self.final_data)
         return x
+
+    @cached_property
+    def white_noise_followed(self) -> tuple[Tensor, Tensor]:
+        """What `dipmed.dip.last_steps` has to know of the operator alone, found when it is first asked for."""
+        return follow_white_noise(self.A_final)
 
     @cached_property
     def input_operator(self) -> LinearOperator:

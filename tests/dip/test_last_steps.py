@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dipmed.config import FitConfig, NetworkConfig
-from dipmed.dip import DeepImagePrior
+from dipmed.dip import DeepImagePrior, last_steps
 from dipmed.dip.last_steps import MOST, end_with_data, steps_that_pay
 from dipmed.dip.noise import Noise
 from dipmed.dip.problem import make_problem
@@ -64,6 +64,17 @@ def test_a_single_coil_cannot_tell_its_noise(small_scan):
     single = CartesianMRI(torch.ones(1, *truth.shape[1:], dtype=torch.complex64), A.mask)
     problem = problem_of(single(truth[None])[0], single)
     assert steps_that_pay(problem, truth[None] * problem.scale) == 2
+
+
+def test_what_the_operator_alone_says_is_found_once(measured, monkeypatch):
+    clean, A, truth = measured
+    problem = problem_of(clean, A)
+    followed = []
+    follow = last_steps._follow
+    monkeypatch.setattr(last_steps, "_follow", lambda A, residual: followed.append(residual) or follow(A, residual))
+    for size in (0.1, 0.3):
+        steps_that_pay(problem, smooth_error(truth, size)[None])
+    assert len(followed) == 3  # two residuals, and white noise
 
 
 @pytest.mark.parametrize("steps", [0, 3, "auto"])
