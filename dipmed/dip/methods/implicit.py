@@ -46,7 +46,7 @@ class Implicit(FitMethod):
     name: ClassVar[str] = "implicit"
     family: ClassVar[str] = "implicit"
     summary: ClassVar[str] = "A perceptron from positions to values, with Fourier features, sines or rectifiers."
-    suits: ClassVar[str] = "smooth images of k-space, values between pixels"
+    suits: ClassVar[str] = "k-space, smooth images, values between pixels"
     citation: ClassVar[str] = "arXiv:2108.10991"
     deviations: ClassVar[str] = (
         "no earlier scan of the patient to start from; sensitivity maps are not fitted with the image; isotropic "
