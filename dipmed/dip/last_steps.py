@@ -59,11 +59,11 @@ def steps_that_pay(problem: Problem, image: Tensor) -> int:
     int
         2 to `MOST`; 2 where noise and error cannot be told apart, as with a single coil.
     """
-    A = problem.A_final
-    remaining, _ = _follow(A, problem.y - A(image * problem.support)[0])
     white, explained = problem.white_noise_followed
     if white[-1] < _REDUNDANT * white[0]:
         return _LEAST
+    A = problem.A_final
+    remaining, _ = _follow(A, problem.y - A(image * problem.support)[0])
     variance = remaining[-1] / white[-1]
     risks = remaining + 2 * _NEW_NOISE * variance * explained
     return max(_LEAST, int(risks.argmin()))
