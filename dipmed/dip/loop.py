@@ -230,7 +230,6 @@ class DeepImagePrior:
             else:
                 fit, stop = again.fit, replace(end, rule=stop.rule, reason=f"{stop.reason}; {end.reason}")
         image = fit.finish(fit.ending.chosen)
-        last_steps = fit.last_steps  # before those of other images, of which a map is made
         assumption = None if problem.noise is None else problem.noise.assumption
         return Reconstruction(
             image=image[0],
@@ -246,7 +245,7 @@ class DeepImagePrior:
             weights=weights_of(fit.network) if self.keep_weights else None,
             is_warm=self.start is not None,
             raised=raised,
-            last_steps=last_steps,
+            last_steps=fit.last_steps,
         )
 
     def _refit(self, whole: Problem, config: FitConfig, more: float, chosen_at: int, generator: torch.Generator) -> Fit:

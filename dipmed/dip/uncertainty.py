@@ -117,5 +117,7 @@ def ensemble(fit_with: Callable[[int], Reconstruction], n: int) -> Reconstructio
 @torch.no_grad()
 def _of_outputs(fit: Fit, n: int) -> Tensor:
     method = fit.method
+    # each ends as the image did: how many steps pay is no part of how far they lie apart
+    fit.config = fit.config.replace(data_consistency_steps=fit.last_steps)
     predictions = (method.predict(fit, method.network_input(fit)) for _ in range(n))
     return torch.stack([shown_of(fit.finish(prediction)[0]) for prediction in predictions]).std(0)

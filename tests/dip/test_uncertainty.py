@@ -55,23 +55,20 @@ def test_jitter_spreads_with_the_noise_and_leaves_the_image_alone(small_scan):
     assert spreads[0].shape == (1, 24, 20)
 
 
-def test_the_last_steps_are_those_of_the_image_and_not_of_the_map(small_scan):
-    class Counted(Default):
-        """Each image that is ended has a step more than the one before."""
+def test_all_images_of_a_map_end_with_the_steps_of_the_image(small_scan, monkeypatch):
+    asked = []
 
-        n = 0
+    def one_more(_, image):
+        asked.append(image)
+        return 2 + len(asked)
 
-        def result(self, fit, image):
-            ended = super().result(fit, image)
-            self.n += 1
-            fit.last_steps = self.n
-            return ended
-
+    monkeypatch.setattr("dipmed.dip.last_steps.steps_that_pay", one_more)
     y, A, _, _ = small_scan
-    method = Counted()
-    result = DeepImagePrior(TINY, method=method, uncertainty=Uncertainty("jitter", 2))(y, A)
-    assert method.n == 3
-    assert result.last_steps == 1
+    auto, three = (TINY.replace(data_consistency_steps=steps) for steps in ("auto", 3))
+    results = [DeepImagePrior(config, uncertainty=Uncertainty("jitter", 3))(y, A) for config in (auto, three)]
+    assert len(asked) == 1
+    assert [result.last_steps for result in results] == [3, 3]
+    assert torch.equal(results[0].std, results[1].std)
 
 
 def test_samples_of_the_method_are_in_the_units_of_the_data(small_scan):
