@@ -235,6 +235,7 @@ def _run(
         "choices": result.choices,
         "raised_weights": result.raised,
         "last_steps": result.last_steps,
+        "first_jitter": result.first_jitter,
         "regret": max(0.0, snapshots.best_psnr - scores.psnr) if method.is_fit else None,
         "snapshots": snapshots.curve if method.is_fit else [],
         "calibration": None if result.std is None else asdict(calibration(image, result.std, reference, support)),

@@ -58,8 +58,8 @@ class FitConfig:
     input_jitter
         Standard deviation of the fresh Gaussian noise added to the input at each step; images peak as above.
     first_jitter
-        That noise at the first step, from which it falls to `input_jitter`, see `dipmed.dip.jitter`. 0 for the same at
-        all steps.
+        That noise at the first step, from which it falls to `input_jitter`. 0 for the same at all steps; ``"auto"`` for
+        1 where the input image of projections is off by what they say, and 0 elsewhere, see `dipmed.dip.jitter`.
     input_update, input_drift
         What the first image input moves to at each step, by the share ``input_drift``: the output
         (``"drift"``), or the output after a step towards the data (``"data-consistent"``).
@@ -139,7 +139,7 @@ class FitConfig:
     wavelet_threshold: float = 2e-3
     variation_weight: float = 8e-4
     input_jitter: float = 0.06
-    first_jitter: float = 0.0
+    first_jitter: float | Literal["auto"] = 0.0
     input_update: UpdateName = "data-consistent"
     input_drift: float = 0.02
     input_share: float = 0.0
@@ -181,7 +181,8 @@ class FitConfig:
             "warm_share must be in (0, 1]": 0 < self.warm_share <= 1,
             "final_rate must be in [0, 1]": 0 <= self.final_rate <= 1,
             "gain must be positive": 0 < self.gain < math.inf,
-            "first_jitter must be finite and not negative": 0 <= self.first_jitter < math.inf,
+            "first_jitter must be auto, or finite and not negative": self.first_jitter == "auto"
+            or 0 <= self.first_jitter < math.inf,
             "time_limit must be positive": self.time_limit is None or self.time_limit > 0,
             "subpixels must be at least 1": self.subpixels >= 1,
             "seed must not be negative": self.seed >= 0,
@@ -238,7 +239,7 @@ _CT = FitConfig(
 )
 
 # parts of pixels can fit more noise; from larger kernels one fit of two of a head phantom came 2 dB less far
-_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3, first_jitter=1.0)
+_IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3, first_jitter="auto")
 
 # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
 _CT_3D = _CT.replace(network=_IN_3D, input_update="none", input_jitter=0.03, gain=0.25)
@@ -266,7 +267,7 @@ PRESETS: dict[str, FitConfig] = {
     "ct-2d": _IN_PARTS,
     "ct-2d-fast": _IN_PARTS.replace(iterations=150),
     # more data leave less to a prior, and more to be fitted
-    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain, first_jitter=0.0),
+    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
     # what total variation makes of so few is far from the image
     "ct-2d-few-views": _IN_PARTS.replace(first_jitter=3.0, input_share=0.15),
     "ct-3d": _CT_3D,

@@ -223,6 +223,7 @@ def _part_record(part: Reconstruction) -> dict[str, Any]:
         "scale": part.scale,
         "raised_weights": part.raised,
         "last_steps": part.last_steps,
+        "first_jitter": part.first_jitter,
         "curves": part.curves,
         "choices": part.choices,
     }

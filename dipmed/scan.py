@@ -340,6 +340,8 @@ class Reconstruction:
         Weights of the fit that the noise of its data raised above the settings, by name.
     last_steps
         Steps towards the data that the fit ended with.
+    first_jitter
+        Noise on the input that the fit began with, as it was chosen or told by the data; 0 for that of all other steps.
     """
 
     image: Tensor
@@ -358,3 +360,4 @@ class Reconstruction:
     is_warm: bool = False
     raised: dict[str, float] = field(default_factory=dict)
     last_steps: int = 0
+    first_jitter: float = 0.0

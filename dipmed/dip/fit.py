@@ -14,6 +14,7 @@ from torch.nn import functional
 from dipmed.config import FitConfig
 from dipmed.dip.copies import Probe
 from dipmed.dip.ending import Ending
+from dipmed.dip.jitter import first_level
 from dipmed.dip.method import FitMethod
 from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
 from dipmed.dip.precision import autocast
@@ -71,6 +72,8 @@ class Fit:
         What is trained.
     input
         What the network sees before noise is added, ``(1, channel, x, y[, z])``.
+    first_jitter
+        Level of that noise at the first step.
     first_image
         The first image of it, as it was made, ``(1, set, x, y[, z])``; None where no share of it is returned.
     state
@@ -95,6 +98,8 @@ class Fit:
         weights: Tensor | None = None,
     ) -> None:
         self.probe = probe
+        self.first_jitter = first_level(config, problem)
+        config = config.replace(first_jitter=self.first_jitter)  # so that a twin has no other
         # before anything is drawn, so that both draw the same
         self.twin = (
             None

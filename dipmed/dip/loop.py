@@ -219,7 +219,7 @@ class DeepImagePrior:
             else:
                 generator.set_state(beginning)
                 whole = problem.with_all_data()
-                followed, raised, of_noise = follow_noise(config, whole)
+                followed, raised, of_noise = follow_noise(config.replace(first_jitter=fit.first_jitter), whole)
                 again = self._leg(self._refit(whole, followed, more, fit.ending.chosen_at, generator), after=iterations)
             end = yield again
             elsewhere += again.seconds_elsewhere
@@ -246,6 +246,7 @@ class DeepImagePrior:
             is_warm=self.start is not None,
             raised=raised,
             last_steps=fit.last_steps,
+            first_jitter=fit.first_jitter,
         )
 
     def _refit(self, whole: Problem, config: FitConfig, more: float, chosen_at: int, generator: torch.Generator) -> Fit:

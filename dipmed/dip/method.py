@@ -92,7 +92,7 @@ class FitMethod:
         """Return what the network sees at this step, ``(copy, channel, x, y[, z])``: the input and fresh noise."""
         # one after the other in memory, because drawing in another order takes torch ten times as long
         jitter = torch.empty(fit.input.shape, device=fit.device).normal_(generator=fit.jitter)
-        return fit.input.add(jitter, alpha=jitter_level(fit.config, fit.progress))
+        return fit.input.add(jitter, alpha=jitter_level(fit.first_jitter, fit.config.input_jitter, fit.progress))
 
     def predict(self, fit: Fit, seen: Tensor) -> Tensor:
         """Turn what the network saw into the image that is compared with the data, ``(1, set, x, y[, z])``."""
