@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dipmed.config import FitConfig
 from dipmed.dip.copies import Probe
@@ -17,6 +16,7 @@ from dipmed.dip.ending import Ending
 from dipmed.dip.jitter import first_level
 from dipmed.dip.method import FitMethod
 from dipmed.dip.optimizers import cosine_decay, remember_rates, set_rate
+from dipmed.dip.positive import without_negatives
 from dipmed.dip.precision import autocast
 from dipmed.dip.problem import Problem
 from dipmed.dip.progress import Progress
@@ -30,9 +30,6 @@ from operators import block_means, total_variation
 
 CHECK_INTERVAL = 10
 """Iterations between looks at the loss: on a GPU each look waits for the device."""
-
-_SHARPNESS = 50.0
-"""Of the bend at zero that keeps images from becoming negative: it is about 1 % of a CT image's peak wide."""
 
 _RESTART_RATE = 0.3
 """Factor on the learning rates after a fit has diverged once."""
@@ -183,7 +180,7 @@ class Fit:
         image = to_image(channels)
         if not self.config.nonnegative or image.is_complex():
             return image
-        return functional.softplus(image, beta=_SHARPNESS)
+        return without_negatives(image, self.config.subpixels)
 
     def with_first_image(self, image: Tensor) -> Tensor:
         """Mix an image ``(1, set, x, y[, z])`` with the first of the inputs, by the share that is configured."""
