@@ -31,6 +31,9 @@ from operators import block_means, total_variation
 CHECK_INTERVAL = 10
 """Iterations between looks at the loss: on a GPU each look waits for the device."""
 
+_BEFORE_DARK = 30
+"""Iterations after which no part of pixels is left dark; outputs begin near zero, and most parts leave it unaided."""
+
 _RESTART_RATE = 0.3
 """Factor on the learning rates after a fit has diverged once."""
 
@@ -180,7 +183,7 @@ class Fit:
         image = to_image(channels)
         if not self.config.nonnegative or image.is_complex():
             return image
-        return without_negatives(image, self.config.subpixels)
+        return without_negatives(image, self.config.subpixels if self.iteration >= _BEFORE_DARK else 1)
 
     def with_first_image(self, image: Tensor) -> Tensor:
         """Mix an image ``(1, set, x, y[, z])`` with the first of the inputs, by the share that is configured."""

@@ -19,7 +19,7 @@ def without_negatives(image: Tensor, n_parts: int = 1) -> Tensor:
     Far below zero the bend has no slope. A part of all pixels, which is one channel of the network, can come there with
     the first steps, and has no way back: the other parts grow bright to make up for it, and the image is displaced by a
     fraction of a pixel. So a part that is much darker than the others has the gradient of an image without a bend,
-    until it is as bright (as that of Y. Bengio et al., 2013, arXiv:1308.3432, passes straight through).
+    until it is brighter (as that of Y. Bengio et al., 2013, arXiv:1308.3432, passes straight through).
 
     Parameters
     ----------
