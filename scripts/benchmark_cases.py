@@ -72,6 +72,7 @@ CASES: dict[str, Case] = {
     "lung1-60": _simulated(_CHEST, 60, 7),
     "tooth-31": _measured(_TOOTH, 31),
     "head-30": _simulated(_HEAD, 30, 8),
+    "head-60": _simulated(_HEAD, 60, 8),
 }
 
 
