@@ -238,7 +238,7 @@ _CT = FitConfig(
     warm_share=0.5,  # fewer iterations cost more: neighbours teach each other less than in MRI
 )
 
-# parts of pixels can fit more noise; from larger kernels one fit of two of a head phantom came 2 dB less far
+# parts of pixels can fit more noise
 _IN_PARTS = _CT.replace(subpixels=2, tv_weight=2e-3, gain=0.25, input_share=0.3, first_jitter="auto")
 
 # an input that moves to the output costs a volume up to 2 dB, where slices gain a little
