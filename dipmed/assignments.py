@@ -48,8 +48,20 @@ def read_value(key: str, text: str, hint: Any) -> Any:
     try:
         return reader(text)
     except (ValueError, KeyError) as error:
-        name = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-        raise DipmedError(f"{key} takes {name}, got {text!r}") from error
+        raise DipmedError(f"{key} takes {_in_words(hint)}, got {text!r}") from error
+
+
+def _in_words(hint: Any) -> str:
+    """Say what texts a type takes."""
+    simple = {bool: "yes or no", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
+    if hint in simple:
+        return simple[hint]
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " or ".join(str(choice) for choice in arguments)
+    if get_origin(hint) is tuple:
+        return f"{_in_words(arguments[0])}, or several with commas between them"
+    return " or ".join(_in_words(part) for part in arguments)
 
 
 def _reader(hint: Any) -> Callable[[str], Any] | None:

@@ -45,11 +45,18 @@ def test_a_text_becomes_a_value_of_the_type(key, text, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "text"),
-    [("count", "1.5"), ("on", "maybe"), ("kind", "fast"), ("widths", "1,x"), ("limit", ""), ("steps", "few")],
+    ("key", "text", "taken"),
+    [
+        ("count", "1.5", "a whole number"),
+        ("on", "maybe", "yes or no"),
+        ("kind", "fast", "drift or none"),
+        ("widths", "1,x", "a whole number, or several with commas between them"),
+        ("limit", "", "a number or none"),
+        ("steps", "few", "a whole number or auto"),
+    ],
 )
-def test_a_value_of_another_type_is_named(key, text):
-    with pytest.raises(DipmedError, match=f"{key} takes"):
+def test_a_value_of_another_type_is_refused_and_what_is_taken_said(key, text, taken):
+    with pytest.raises(DipmedError, match=f"{key} takes {taken}, got"):
         read_value(key, text, assignable(Options)[key])
 
 

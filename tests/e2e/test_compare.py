@@ -85,7 +85,8 @@ def test_settings_are_given_by_key_and_value(run_cli, scan_file):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("tv", "KEY=VALUE"), ("tvweight=1", "no setting 'tvweight'"), ("iterations=few", "takes int")]
+    ("text", "said"),
+    [("tv", "KEY=VALUE"), ("tvweight=1", "no setting 'tvweight'"), ("iterations=few", "takes a whole number")],
 )
 def test_a_wrong_setting_is_named(run_cli, scan_file, tmp_path, text, said):
     done = run_cli("recon", scan_file, "-o", tmp_path / "image.nii.gz", "--set", text)
