@@ -267,7 +267,7 @@ PRESETS: dict[str, FitConfig] = {
     "ct-2d": _IN_PARTS,
     "ct-2d-fast": _IN_PARTS.replace(iterations=150),
     # more data leave less to a prior, and more to be fitted
-    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain),
+    "ct-2d-many-views": _IN_PARTS.replace(variation_weight=4e-4, iterations=600, gain=_CT.gain, first_jitter=0.0),
     # what total variation makes of so few is far from the image
     "ct-2d-few-views": _IN_PARTS.replace(first_jitter=3.0, input_share=0.15),
     "ct-3d": _CT_3D,
