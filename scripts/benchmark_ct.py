@@ -10,7 +10,6 @@ again. Prints Markdown tables at the end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import WHOLE
+from result_rows import add_row, read_rows
 
 from dipmed.compare import compare, find_reference
 from dipmed.ct_baselines import SIRT, CGTotalVariation, FilteredBackProjection, LeastSquares
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     chosen = parser.parse_args()
     data = Path(os.environ["DIPMED_DATA"])
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     for name in chosen.cases.split(","):
         for n_views in CASES[name].views:
             if chosen.views and n_views not in chosen.views:
@@ -86,8 +86,7 @@ def main() -> None:
             missing = [method for method in chosen.methods.split(",") if method not in done]
             for row in run_case(data, CASES[name], n_views, missing, whole=chosen.whole) if missing else ():
                 rows.append({"case": name, "views": n_views, **row})
-                with chosen.json.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_row(chosen.json, rows[-1])
     show(rows)
 
 

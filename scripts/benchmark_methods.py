@@ -12,7 +12,6 @@ are the weights of the methods that start from some; their networks have the siz
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, WHOLE, prepare_case
+from result_rows import add_row, read_rows
 
 from dipmed.config import find_preset
 from dipmed.methods import METHODS
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     done = {Task(**row["task"]) for row in rows}
     methods = chosen.methods.split(",")
     if chosen.sweep:
@@ -104,8 +104,7 @@ def main() -> None:
         futures = {pool.submit(run, task, chosen.work): task for task in tasks}
         for future in as_completed(futures):
             row = {"task": asdict(futures[future]), **future.result()}
-            with chosen.json.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(chosen.json, row)
             print(describe(row), flush=True)
 
 

@@ -10,7 +10,6 @@ returned. One line of JSON a case: cases that the file holds already are not run
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from result_rows import add_row, read_rows
 from scipy.ndimage import map_coordinates
 from skimage import restoration
 from torch import Tensor
@@ -70,12 +70,11 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES).replace(", ", "; "), help="names, with commas between them")
     parser.add_argument("--json", type=Path, required=True, help="rows, one a line; kept and added to")
     chosen = parser.parse_args()
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     for name in (text.replace("; ", ", ") for text in chosen.cases.split(",")):
         if name not in {row["case"] for row in rows}:
             rows.append({"case": name, **run_case(CASES[name])})
-            with chosen.json.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+            add_row(chosen.json, rows[-1])
             print(rows[-1], flush=True)
     show(rows)
 

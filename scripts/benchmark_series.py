@@ -9,7 +9,6 @@ checkout on ``PYTHONPATH`` and ``--levers single``. Prints a Markdown table of a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from result_rows import add_row, read_rows
 
 from dipmed.compare import find_reference
 from dipmed.evaluate import score
@@ -67,7 +67,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     for name in chosen.cases.split(","):
         path = make_scan(CASES[name], chosen.work / f"{name}-{chosen.slices}.h5", chosen.slices)
         for lever in chosen.levers.split(","):
@@ -77,8 +77,7 @@ def main() -> None:
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 rows.append({**key, **run(path, lever, first, end, tuple(chosen.set), chosen.threads)})
-                with chosen.json.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_row(chosen.json, rows[-1])
                 print(rows[-1], flush=True)
     show(rows)
 

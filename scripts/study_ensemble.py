@@ -7,7 +7,6 @@ that the file holds are not run again. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import replace
@@ -19,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, prepare_case
+from result_rows import add_row, read_rows
 
 from dipmed.dip.uncertainty import shown_of
 from dipmed.evaluate import score
@@ -34,13 +34,13 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--fits", type=int, default=5, help="seeds of each scan, from 0")
     chosen = parser.parse_args()
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(chosen.json)
     for case in chosen.cases.split(","):
         if any(row["case"] == case and len(row["means"]) == chosen.fits for row in rows):
             continue
         rows.append({"case": case, **run(case, chosen.fits, chosen.work)})
-        with chosen.json.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+        add_row(chosen.json, rows[-1])
         print(rows[-1], flush=True)
     show([row for row in rows if len(row["means"]) == chosen.fits])
 

@@ -10,7 +10,6 @@ are not run again. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections import defaultdict
@@ -23,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, PHOTONS, Prepared, prepare_case
+from result_rows import add_row, read_rows
 
 from dipmed.baselines import BASELINES
 from dipmed.calib.ray_noise import ray_noise_level
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     for case in chosen.cases.split(","):
         for times in LEVELS[case.split("-")[0]]:
             wanted = [("classical", 0), *((fit, seed) for seed in chosen.seeds for fit in FITS)]
@@ -68,8 +68,7 @@ def main() -> None:
                     continue
                 prepared = noisy_case(case, times, chosen.work)
                 rows.append({**key, **(classical(prepared) if way == "classical" else fit(prepared, FITS[way], seed))})
-                with chosen.json.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_row(chosen.json, rows[-1])
                 print(rows[-1], flush=True)
     show(rows)
 

@@ -7,7 +7,6 @@ the file holds are not run again. Prints a Markdown table of means over the seed
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import CASES, prepare_case
+from result_rows import add_row, read_rows
 
 from dipmed.dip import DeepImagePrior
 from dipmed.dip.fit import Fit
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, nargs="+", default=[150, 400])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     chosen = parser.parse_args()
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(chosen.json)
     for case in chosen.cases.split(","):
         for iterations in chosen.iterations:
             for seed in chosen.seeds:
@@ -60,8 +61,7 @@ def main() -> None:
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 rows.append({**key, **run(case, iterations, seed, chosen.work)})
-                with chosen.json.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
+                add_row(chosen.json, rows[-1])
                 print(rows[-1], flush=True)
     show(rows)
 

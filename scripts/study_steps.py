@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_cases import prepare_case
 from benchmark_methods import NETWORK, modality_of
+from result_rows import add_row, read_rows
 
 from dipmed.baselines import BASELINES
 from dipmed.compare import find_reference
@@ -85,14 +85,13 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    rows = [json.loads(line) for line in chosen.json.read_text().splitlines()] if chosen.json.exists() else []
+    rows = read_rows(chosen.json)
     done = {Trial(**row["trial"]) for row in rows}
     for trial in trials(chosen):
         if trial in done:
             continue
         rows.append({"trial": asdict(trial), **run(trial, chosen.work)})
-        with chosen.json.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+        add_row(chosen.json, rows[-1])
         print(trial, rows[-1]["psnr"], rows[-1]["stable"], flush=True)
     show(rows)
 
